@@ -1,0 +1,70 @@
+"""Where the configuration repository is: its name, its mount, or a local tree that stands in for the mount.
+
+Fetches nothing: a caller above the network makes the tree. Looks at a mount from a child process only, because a mount
+can hang, and because the automounter ignores processes of its own group.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+_PROBE_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigTree:
+    """A directory that holds a copy of the configuration repository, as the mount directory would.
+
+    `root` is the parent of the directory that is named after the repository: `root/<fqrn>/etc/cvmfs/default.conf`. The
+    files of the repository find each other below it through $CVMFS_MOUNT_DIR.
+    """
+
+    root: Path
+
+    def directory(self, name: str) -> Path:
+        return self.root / name / "etc" / "cvmfs"
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigRepository:
+    """The configuration repository that applies to some repository."""
+
+    name: str
+    directory: Path  # of its files, were it mounted
+    is_mounted: bool
+    is_builtin: bool  # nobody configured it: this program's own choice on a machine without /etc/cvmfs
+    is_needed: bool  # False where built-in knowledge is enough without it
+
+
+def is_directory_visible(path: Path, environment: Mapping[str, str]) -> bool | None:
+    """Whether the directory exists, asked by a child in a session of its own; None when the answer does not come."""
+    import contextlib
+    import signal
+    import subprocess
+
+    try:
+        process = subprocess.Popen(
+            ["/bin/sh", "-c", 'test -d "$0"', str(path)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            start_new_session=True,
+        )
+    except OSError:  # a container without a shell has no automounter either
+        return path.is_dir()
+    try:
+        return process.wait(_PROBE_TIMEOUT_S) == 0
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(1.0)

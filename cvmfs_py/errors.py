@@ -1,0 +1,112 @@
+"""The errors of the client, one class per reaction. Pure; prints nothing, maps nothing to exit codes but by attribute.
+
+Messages are for users: what happened, what was tried, what to do next, in one line.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from dataclasses import dataclass
+
+
+class CvmfsError(Exception):
+    """Anything the user can be told about in one line."""
+
+    exit_code = 5
+
+
+class UsageError(CvmfsError):
+    """The command line asks for something that makes no sense."""
+
+    exit_code = 2
+
+
+class ConfigError(CvmfsError):
+    """A parameter, key file or configuration file is wrong or missing."""
+
+    exit_code = 2
+
+
+class MountError(CvmfsError):
+    """A mount could not be made or kept."""
+
+    exit_code = 3
+
+
+class Refusal(enum.Enum):
+    """Why something that a server sent is not trusted. The value is the reason in words."""
+
+    MALFORMED = "is malformed"
+    TOO_LARGE = "is larger than allowed"
+    BODY_HASH = "does not match its own hash"
+    WRONG_NAME = "is for another repository"
+    WRONG_ROOT_PATH = "is not for the root of a repository"
+    INCOMPLETE = "lacks a required field"
+    SIGNATURE = "has an invalid signature"
+    CERTIFICATE_HASH = "is not the certificate that the manifest names"
+    CERTIFICATE_MALFORMED = "is not a usable certificate"
+    CERTIFICATE_NOT_LISTED = "is not on the whitelist"
+    CERTIFICATE_BLACKLISTED = "is blacklisted"
+    WHITELIST_EXPIRED = "has expired"
+    FOREIGN_KEY = "is not signed by any of the configured master keys"
+    UNSUPPORTED = "uses a verification scheme that is not supported"
+    REVISION_BLACKLISTED = "is a blacklisted revision"
+    OUTDATED = "is older than what was already seen"
+
+
+class TrustError(CvmfsError):
+    """Something a server sent is not trusted, for one exact reason."""
+
+    exit_code = 4
+
+    def __init__(self, reason: Refusal, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try to fetch something: over which host and proxy, and how it ended."""
+
+    host: str
+    proxy: str  # "DIRECT" when no proxy was used
+    reason: str
+
+    def __str__(self) -> str:
+        via = "" if self.proxy == "DIRECT" else f" via {self.proxy}"
+        return f"{self.host}{via}: {self.reason}"
+
+
+class FetchError(CvmfsError):
+    """An object could not be fetched; carries every attempt."""
+
+    def __init__(self, message: str, attempts: tuple[Attempt, ...] = ()) -> None:
+        self.attempts = attempts
+        counts = Counter(map(str, attempts))
+        tried = "; ".join(text if count == 1 else f"{text} ({count} times)" for text, count in counts.items())
+        super().__init__(f"{message} (tried {tried})" if tried else message)
+
+
+class ObjectGoneError(FetchError):
+    """Every server says that the object does not exist."""
+
+
+class IntegrityError(CvmfsError):
+    """Bytes arrived, or were found, that are not the object they should be."""
+
+
+class FsError(CvmfsError):
+    """An ordinary answer of a file system: no such file, not a directory, and so on."""
+
+    def __init__(self, errno: int, message: str) -> None:
+        super().__init__(message)
+        self.errno = errno
+
+
+class PublishError(CvmfsError):
+    """A repository could not be made, changed or published; what is served is as it was before."""
+
+
+class NoProgressError(CvmfsError):
+    """An operation asked for what it already had: a bug of this program."""

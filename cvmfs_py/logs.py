@@ -1,0 +1,70 @@
+"""Where log records go: warnings to standard error, everything to standard error with --debug, tracebacks to a file."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+from pathlib import Path
+
+LIMIT_BYTES = 1 << 20
+_MENDERS = frozenset({"cvmfs_py.driver", "cache.directory", "cache.memory", "cache.tiers"})
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+class _Plain(logging.Formatter):
+    """Text for people: what servers sent and files are called must not move the cursor of a terminal."""
+
+    def __init__(self, prefix: str, layout: str) -> None:
+        super().__init__(layout)
+        self._prefix = prefix
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self._prefix + _CONTROL.sub("?", super().format(record))
+
+
+def start(*, debug: bool) -> None:
+    """Sets the logging up for one command."""
+    handler = logging.StreamHandler(sys.stderr)
+    erase = "\r\033[K" if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else ""  # a line of progress
+    layout = "%(asctime)s %(levelname)s %(name)s: %(message)s" if debug else "cvmfs-py: %(message)s"
+    handler.setFormatter(_Plain(erase, layout))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    # A server that was left for another one is no news while the other one answers; if none does, the error names all.
+    logging.getLogger("cvmfs_py.network").setLevel(logging.DEBUG if debug else logging.ERROR)
+    for package in ("cvmfs_py", "cache", "catalog"):
+        logging.getLogger(package).setLevel(logging.DEBUG if debug else logging.WARNING)
+    if not debug:
+        handler.addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """A damaged copy in the cache is fetched again; only if that fails has somebody to know, and the error says so."""
+    return record.levelno >= logging.ERROR or record.name not in _MENDERS
+
+
+def log_path() -> Path:
+    """The file for tracebacks: /var/log/cvmfs-py.log for root, else below XDG_STATE_HOME."""
+    if os.geteuid() == 0:
+        return Path("/var/log/cvmfs-py.log")
+    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return Path(state) / "cvmfs-py" / "cvmfs-py.log"
+
+
+def write_traceback(error: BaseException) -> None:
+    """Appends a traceback to the log file; what cannot be written is lost, because nobody could be told."""
+    import contextlib
+    import datetime
+    import traceback
+
+    path = log_path()
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and path.stat().st_size > LIMIT_BYTES:
+            path.replace(path.with_suffix(".log.1"))
+        with path.open("a", encoding="utf-8", errors="backslashreplace") as stream:
+            stream.write(f"{datetime.datetime.now(datetime.UTC).isoformat()} {' '.join(sys.argv)}\n")
+            stream.writelines(traceback.format_exception(error))
