@@ -1,0 +1,111 @@
+"""Puts a repository together: settings, store, servers, keys, root. Everything is closed again at the end of the block.
+
+Concurrency: an async context manager; what it yields is for the tasks of the same event loop.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import trio
+
+from cache.memory import MemoryStore
+from cvmfs_py.config.load import load_settings, resolve_fqrn
+from cvmfs_py.config.sources import NO_DIRECTORY
+from cvmfs_py.driver import Driver
+from cvmfs_py.errors import ConfigError
+from cvmfs_py.mount import wiring
+from cvmfs_py.mount.concurrency import first_error
+from cvmfs_py.mount.config_tree import provide_config_tree
+from cvmfs_py.mount.repository import Repository
+from cvmfs_py.mount.roots import RootFinder
+from cvmfs_py.network.fetcher import open_fetcher
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+    from pathlib import Path
+
+    from cvmfs_py.config.settings import Settings
+    from cvmfs_py.trust.keys import MasterKey
+
+FRESH_LIMIT_BYTES = 512 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which repository, and what was said about it besides the configuration."""
+
+    name: str  # full, or to be completed with the default domain; empty: what holds for the machine
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    config_files: Sequence[Path] | None = None
+
+
+async def load_wanted_settings(wanted: Wanted, *, require_servers: bool = True) -> tuple[Settings, list[str]]:
+    """The settings in force, with the configuration repository where one applies, and what the user should know."""
+    environment = dict(os.environ)
+    fqrn, tree, warnings = wanted.name, None, list[str]()
+    if fqrn:
+        fqrn = resolve_fqrn(fqrn, environment=environment, config_files=wanted.config_files, overrides=wanted.overrides)
+        tree, warnings = await provide_config_tree(fqrn, wanted.overrides, wanted.config_files, environment)
+    try:
+        settings = load_settings(
+            fqrn,
+            environment=environment,
+            config_files=wanted.config_files,
+            overrides=wanted.overrides,
+            config_tree=tree,
+            require_servers=require_servers,
+        )
+    except ConfigError as error:
+        # Why nothing is known of a domain is often that the repository which knows it could not be read.
+        raise ConfigError("; ".join([str(error), *warnings])) from error
+    # That it is not mounted either needs no saying where it was just said why it cannot be read.
+    others = [text for text in settings.warnings if not (warnings and text.startswith(NO_DIRECTORY))]
+    return settings, [*warnings, *others]
+
+
+@asynccontextmanager
+async def open_finder(settings: Settings, warnings: list[str], *, fresh: bool = False) -> AsyncIterator[RootFinder]:
+    """Everything up to the choice of a root. `fresh`: with a store in memory instead of the cache."""
+    # A root hash vouches for itself: such a pin works when the keys are long gone.
+    keys: tuple[MasterKey, ...] = () if settings.root_hash else wiring.load_keys(settings)
+    blacklist = wiring.load_blacklist(settings)
+    with MemoryStore(FRESH_LIMIT_BYTES) if fresh else wiring.open_store(settings) as store:
+        async with open_fetcher(wiring.network_config(settings, os.environ), store) as fetcher:
+            yield RootFinder(settings, store, fetcher, Driver(store, fetcher), keys, blacklist, warnings)
+
+
+@asynccontextmanager
+async def open_repository(wanted: Wanted, *, fresh: bool = False) -> AsyncIterator[Repository]:
+    """The repository at the root that its settings ask for."""
+    settings, warnings = await load_wanted_settings(wanted)
+    async with open_settled_repository(settings, warnings, fresh=fresh) as repository:
+        yield repository
+
+
+@asynccontextmanager
+async def open_settled_repository(
+    settings: Settings, warnings: list[str], *, fresh: bool = False
+) -> AsyncIterator[Repository]:
+    view = wiring.make_view(settings, claim_by_default=False)
+    async with open_finder(settings, warnings, fresh=fresh) as finder:
+        root = await finder.find()
+        with ExitStack() as held, first_error():
+            held.callback(root.tree.close)
+            async with trio.open_nursery() as background:
+                repository = Repository(
+                    settings,
+                    finder.store,
+                    finder.fetcher,
+                    finder.driver,
+                    root,
+                    view,
+                    background,
+                    tuple(warnings),
+                )
+                held.callback(repository.close)
+                yield repository
+                background.cancel_scope.cancel()

@@ -1,0 +1,168 @@
+"""Provides the files of the configuration repository as a local tree, read through this program's own client.
+
+Its files find each other by path, so they are copied whole, once for each revision, below the cache directory; where
+the repository is mounted anyway, the mount is used. A copy is asked for news at most once in `FRESH_S`; when no server
+answers, the last copy serves, and without one the built-in knowledge.
+
+Synchronous on the local disk: it runs before anything else does.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from cache.errors import CacheError
+from catalog.errors import CatalogError
+from cvmfs_py.config.config_repository import ConfigTree
+from cvmfs_py.config.load import find_config_repository, load_settings
+from cvmfs_py.errors import CvmfsError, FetchError, FsError
+from cvmfs_py.mount import wiring
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from cvmfs_py.config.settings import Settings
+
+_log = logging.getLogger(__name__)
+FRESH_S = 3600.0
+RETRY_S = 180.0  # after a failure, as for the manifests of mounted repositories
+# The configuration must not take longer than what it is for: one short try of each server.
+_TIMEOUT_S = 3.0
+_MINE = ("CVMFS_SERVER_URL", "CVMFS_PUBLIC_KEY", "CVMFS_KEYS_DIR", "CVMFS_ROOT_HASH", "CVMFS_REPOSITORY_TAG")
+_MINE_TOO = ("CVMFS_REPOSITORY_DATE", "CVMFS_EXTERNAL_URL")
+
+
+async def provide_config_tree(
+    fqrn: str,
+    overrides: Mapping[str, str],
+    config_files: Sequence[Path] | None,
+    environment: Mapping[str, str],
+) -> tuple[ConfigTree | None, list[str]]:
+    """A tree to load the settings of `fqrn` with, or None where there is no need or no way; and warnings."""
+    found = find_config_repository(fqrn, environment=environment, config_files=config_files, overrides=overrides)
+    if found is None or found.is_mounted:
+        return None, []
+    if found.is_builtin and overrides.get("CVMFS_SERVER_URL"):
+        return None, []  # the user says where it is, and nobody configured anything else
+    # What was said about one repository is not said about the one that configures it.
+    about_it = {name: value for name, value in overrides.items() if name not in (*_MINE, *_MINE_TOO)}
+    its_environment = {name: value for name, value in environment.items() if name not in (*_MINE, *_MINE_TOO)}
+    settings = load_settings(found.name, environment=its_environment, overrides=about_it, require_servers=False)
+    if not settings.servers:
+        return None, [f"no server is known for the configuration repository {found.name}; going on without it"]
+    parent = settings.cache_dir / "config"
+    tree = ConfigTree(parent / "current")
+    stamp = parent / f"{found.name}.stamp"
+    has_copy = tree.directory(found.name).is_dir()
+    if _is_fresh(stamp, has_copy=has_copy):
+        if not has_copy and found.is_needed:
+            return None, [f"the configuration repository {found.name} could not be read a moment ago; try again later"]
+        return (tree if has_copy else None), []
+    try:
+        # The directory has to be a cache before anything else is put into it, or no cache would ever be made there.
+        wiring.open_store(settings).close()
+    except CacheError as error:
+        return None, [f"the configuration repository {found.name} cannot be read: {error}"]
+    try:
+        warnings = await _update(settings, parent, tree, found.name)
+    except (CvmfsError, CacheError, CatalogError, OSError) as error:
+        _touch(stamp, time.time() - FRESH_S + RETRY_S)
+        instead = "the last copy" if has_copy else "built-in knowledge"
+        warning = f"the configuration repository {found.name} cannot be read, {instead} serves: {error}"
+        return (tree if has_copy else None), [warning]
+    _touch(stamp, time.time() - (FRESH_S - RETRY_S if warnings else 0))
+    return tree, warnings
+
+
+def _is_fresh(stamp: Path, *, has_copy: bool) -> bool:
+    """Whether nobody needs to ask: after a success, or for a short time after a failure."""
+    try:
+        age_s = time.time() - stamp.stat().st_mtime
+    except OSError:
+        return False
+    return (0 if has_copy else FRESH_S - RETRY_S) <= age_s < FRESH_S
+
+
+def _touch(stamp: Path, moment_s: float) -> None:
+    try:
+        stamp.parent.mkdir(exist_ok=True)
+        stamp.touch()
+        os.utime(stamp, (moment_s, moment_s))
+    except OSError as error:
+        _log.info("cannot remember when the configuration repository was read: %s", error)
+
+
+async def _update(settings: Settings, parent: Path, tree: ConfigTree, name: str) -> list[str]:
+    """Makes `parent/current` a copy of the newest revision, or of the last known one, and then there are warnings."""
+    from cvmfs_py.mount.assemble import open_settled_repository
+    from cvmfs_py.mount.copying import CopyRequest, copy_out
+
+    quick = replace(
+        settings,
+        timeout_s=min(settings.timeout_s, _TIMEOUT_S),
+        timeout_direct_s=min(settings.timeout_direct_s, _TIMEOUT_S),
+        max_retries=0,
+        use_geoapi=False,
+    )
+    warnings: list[str] = []
+    async with open_settled_repository(quick, warnings) as repository:
+        copy = parent / str(repository.root_hash)
+        target = _begin_copy(copy, name)
+        if target is not None:
+            try:
+                report = await copy_out(repository, CopyRequest(b"/etc/cvmfs", target, recursive=True), _Nobody())
+            except FsError as error:
+                raise FsError(error.errno, f"it holds no configuration: {error}") from error
+            if report.failures:
+                raise FetchError(report.failures[0])
+    _switch(parent, copy, name, tree)
+    return warnings
+
+
+def _begin_copy(copy: Path, name: str) -> Path | None:
+    """Where to copy to; None if this revision has been copied before."""
+    if ConfigTree(copy).directory(name).is_dir():
+        return None
+    partial = copy.with_name(f"partial.{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    target = ConfigTree(partial).directory(name)
+    target.parent.mkdir(parents=True)
+    return target
+
+
+def _switch(parent: Path, copy: Path, name: str, tree: ConfigTree) -> None:
+    """Makes a complete copy the current one, in one step, and removes those before it."""
+    partial = copy.with_name(f"partial.{os.getpid()}")
+    if ConfigTree(partial).directory(name).is_dir():
+        try:
+            partial.rename(copy)
+        except OSError:
+            if not copy.is_dir():  # another process was faster
+                raise
+    link = parent / f"current.{os.getpid()}"
+    link.unlink(missing_ok=True)
+    link.symlink_to(copy.name)
+    link.rename(tree.root)
+    for old in parent.iterdir():
+        if old.is_dir() and not old.is_symlink() and old.name != copy.name and not _is_in_work(old.name):
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _is_in_work(name: str) -> bool:
+    """Whether another process is making this copy."""
+    begin, _, pid = name.partition(".")
+    return begin == "partial" and pid != str(os.getpid()) and os.path.exists(f"/proc/{pid}")
+
+
+class _Nobody:
+    """Watches no progress."""
+
+    def expect(self, objects: int = 1) -> None: ...
+
+    def advance(self, size_bytes: int = 0, objects: int = 1) -> None: ...
