@@ -1,0 +1,1 @@
+"""The commands: parse arguments, call the rows below, print, and choose the exit code. Nothing below does these."""

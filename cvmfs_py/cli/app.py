@@ -1,0 +1,118 @@
+"""The command line as a whole: finds the command, runs it, turns every error into one line and an exit code.
+
+Commands live in modules of their own that are imported only when named, because imports are most of a warm start.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cvmfs_py import __version__
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+EXIT_OK = 0
+EXIT_USAGE = 2
+EXIT_FAILURE = 5
+EXIT_INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command's module (with `build_parser` and `run`) and its line in the overview."""
+
+    module: str
+    summary: str
+
+
+COMMANDS = {
+    "ls": Command("cvmfs_py.cli.ls", "list a directory, or a whole tree, of a repository"),
+    "stat": Command("cvmfs_py.cli.stat", "show everything known about entries"),
+    "cat": Command("cvmfs_py.cli.cat", "print files"),
+    "cp": Command("cvmfs_py.cli.cp", "copy files or trees to a local directory"),
+    "tags": Command("cvmfs_py.cli.tags", "list the snapshots of a repository"),
+    "info": Command("cvmfs_py.cli.info", "show revision, signatures, servers and contents in numbers"),
+    "verify": Command("cvmfs_py.cli.verify", "check a repository from the master key to the last byte"),
+    "serve": Command("cvmfs_py.cli.serve", "serve repository directories over HTTP"),
+    "cache": Command("cvmfs_py.cli.cache", "look after the local cache"),
+    "config": Command("cvmfs_py.cli.config", "show and check the configuration"),
+    "repo": Command("cvmfs_py.cli.repo", "make repositories of your own and publish to them"),
+    "demo": Command("cvmfs_py.cli.demo", "show the whole way on a small repository of its own"),
+}
+
+
+def overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: cvmfs-py COMMAND [OPTIONS] ...",
+            "",
+            "Reads CernVM-FS repositories, verified from the master key down to the last byte.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "options:",
+            "  -h, --help  show this help; `cvmfs-py COMMAND --help` tells about a command",
+            "  --version   show the version",
+            "",
+            "example: cvmfs-py ls -l sft.cern.ch:/lcg",
+            "",
+            "exit codes: 0 done, 2 wrong usage or configuration, 3 cannot mount, 4 not to be trusted, 5 anything else",
+        ]
+    )
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command; never raises but for defects of the interpreter itself."""
+    if len(arguments) > 1 and arguments[0] == "help":
+        arguments = (*arguments[1:], "--help")
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(overview())
+        return EXIT_OK if arguments else EXIT_USAGE
+    if arguments[0] in ("-V", "--version", "version"):
+        print(f"cvmfs-py {__version__}")
+        return EXIT_OK
+    name, *rest = arguments
+    command = COMMANDS.get(name)
+    if command is None:
+        import difflib
+
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {close[0]}?" if close else "see cvmfs-py --help"
+        print(f"cvmfs-py: there is no command {name!r}; {hint}", file=sys.stderr)
+        return EXIT_USAGE
+    return _run_command(name, command, rest)
+
+
+def _run_command(name: str, command: Command, rest: list[str]) -> int:
+    module = importlib.import_module(command.module)
+    parser: argparse.ArgumentParser = module.build_parser(f"cvmfs-py {name}")
+    parser.set_defaults(command=name)
+    options = parser.parse_intermixed_args(rest)
+    debug = bool(getattr(options, "debug", False))
+    from cvmfs_py import logs
+
+    logs.start(debug=debug)
+    if not gc.isenabled():  # turned off while the program is loaded, which makes no garbage
+        gc.freeze()
+        gc.enable()
+    try:
+        code: int = module.run(options)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        return EXIT_OK  # the reader of our output has gone (`| head`): nothing to say
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001  # the last guard: a user never sees a traceback
+        from cvmfs_py.cli.failures import report
+
+        return report(options.command, error)

@@ -1,0 +1,144 @@
+"""`cvmfs-py config`: shows which parameters are in force and which file set them, and checks them."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from cvmfs_py.cli import options as common
+from cvmfs_py.cli.output import counted, write_json
+from cvmfs_py.errors import ConfigError, UsageError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from cvmfs_py.config.settings import Settings
+
+ACTIONS = {
+    "show": "the parameters that are in force, and the file that set each",
+    "check": "what is wrong or doubtful in them, or OK",
+    "parameters": "every parameter with its form, default and meaning",
+}
+
+
+def build_parser(prog: str) -> argparse.ArgumentParser:
+    parser = common.new_parser(
+        prog,
+        "Show or check the configuration of a repository, or of the machine when none is named.\n\n"
+        + "\n".join(f"  {name:<10} {text}" for name, text in ACTIONS.items()),
+        "cvmfs-py config show --trace sft.cern.ch",
+        more=("cvmfs-py config check sft.cern.ch", "cvmfs-py config parameters"),
+    )
+    parser.add_argument(
+        "action",
+        metavar="ACTION",
+        choices=tuple(ACTIONS),
+        help="one of the above",
+    )
+    parser.add_argument("repository", metavar="REPO", nargs="?", help="FQRN or URL")
+    parser.add_argument("--trace", action="store_true", help="with show: also the values that were overridden")
+    parser.add_argument("--defaults", action="store_true", help="with show: also the parameters that nobody set")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    common.add_repository_options(parser)
+    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    if options.action == "parameters":
+        if options.repository is not None:
+            raise UsageError(f"parameters are the same for all repositories; leave out {options.repository}")
+        return _list_parameters(options)
+    settings, warnings = _load(options)
+    if options.action == "check":
+        return _check(settings, warnings, options)
+    from cvmfs_py.cli.session import warn
+
+    warn(warnings)
+    return _show(settings, options)
+
+
+def _load(options: argparse.Namespace) -> tuple[Settings, list[str]]:
+    from cvmfs_py.cli.session import run_async
+    from cvmfs_py.mount.assemble import Wanted, load_wanted_settings
+
+    if options.repository is None:
+        wanted = Wanted("", common.local_overrides(options), common.config_files_of(options))
+    else:
+        request = common.request_of(options, options.repository)
+        if request.target.path:
+            raise UsageError(f"{options.repository}: a configuration is of a whole repository; leave out the path")
+        wanted = Wanted(request.target.name, request.overrides, request.config_files)
+
+    async def load() -> tuple[Settings, list[str]]:
+        return await load_wanted_settings(wanted, require_servers=False)
+
+    return run_async(load)
+
+
+def _show(settings: Settings, options: argparse.Namespace) -> int:
+    from cvmfs_py.config.show import format_parameters, format_trace
+
+    if options.json:
+        write_json(
+            {
+                name: {
+                    "value": parameter.value,
+                    "source": parameter.source,
+                    "trace": [{"value": each.value, "source": each.source} for each in parameter.trace],
+                }
+                for name, parameter in sorted(settings.parameters.items())
+            }
+        )
+    elif options.trace:
+        sys.stdout.write(format_trace(settings))
+    else:
+        sys.stdout.write(format_parameters(settings, with_defaults=options.defaults))
+    return 0
+
+
+def _check(settings: Settings, warnings: list[str], options: argparse.Namespace) -> int:
+    from cvmfs_py.config.check import Finding, check_settings
+    from cvmfs_py.mount import wiring
+
+    findings = check_settings(settings, warnings)
+    if settings.fqrn and not any(finding.is_error for finding in findings):
+        try:
+            wiring.load_keys(settings)
+        except ConfigError as error:
+            findings.append(Finding(True, str(error)))
+    if options.json:
+        write_json(
+            [{"error": finding.is_error, "note": finding.is_note, "message": finding.message} for finding in findings]
+        )
+    else:
+        for finding in findings:
+            print(finding)
+        if all(finding.is_note for finding in findings):
+            print("OK")
+    errors = sum(finding.is_error for finding in findings)
+    if errors:
+        whose = settings.fqrn or "this machine"
+        raise ConfigError(f"{counted(errors, 'error')} in the configuration of {whose}, as listed")
+    return 0
+
+
+def _list_parameters(options: argparse.Namespace) -> int:
+    from cvmfs_py.config.parameter_table import specs
+    from cvmfs_py.config.show import format_reference
+
+    if options.json:
+        write_json(
+            [
+                {
+                    "name": spec.name,
+                    "form": spec.kind.value,
+                    "default": spec.default,
+                    "meaning": spec.meaning,
+                    "group": spec.group,
+                }
+                for spec in specs().values()
+            ]
+        )
+    else:
+        sys.stdout.write(format_reference())
+    return 0

@@ -1,0 +1,74 @@
+"""How names and values are printed: raw bytes into pipes, without control characters on a terminal, JSON as latin-1."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+import sys
+from functools import lru_cache
+from typing import Any, TextIO
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def write_line(line: bytes) -> None:
+    """Writes a line to standard output. A terminal gets `?` for control characters, which names may hold."""
+    stream = sys.stdout
+    if _is_terminal(stream):
+        text = line.decode("utf-8", "replace")
+        stream.write(_CONTROL.sub("?", text) + "\n")
+    else:
+        stream.buffer.write(line + b"\n")
+
+
+@lru_cache(maxsize=1)
+def _is_terminal(stream: TextIO) -> bool:
+    """Asked once: each question is a system call, and listings have many lines."""
+    return stream.isatty()
+
+
+def write_json_line(value: Any) -> None:
+    sys.stdout.buffer.write(json.dumps(value).encode() + b"\n")  # any option would build a new encoder each time
+
+
+def write_json(value: Any) -> None:
+    sys.stdout.buffer.write(json.dumps(value, indent=2).encode() + b"\n")
+
+
+def latin1(data: bytes) -> str:
+    """Bytes as JSON can carry them, one character a byte."""
+    return data.decode("latin-1")
+
+
+def size_text(size_bytes: float) -> str:
+    """A size for people: 3 significant digits, binary units."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if size_bytes < 1024 or unit == "TiB":
+            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1024
+    raise AssertionError("unreachable")
+
+
+def one_line(text: str) -> str:
+    """A message on one line, without what could move the cursor of a terminal."""
+    return _CONTROL.sub("?", " ".join(text.split()))
+
+
+def date_text(timestamp_s: int) -> str:
+    """A time in UTC, or the bare number of seconds where no calendar has it."""
+    try:
+        return f"{datetime.datetime.fromtimestamp(timestamp_s, datetime.UTC):%Y-%m-%dT%H:%M:%SZ}"
+    except (ValueError, OverflowError, OSError):
+        return f"second {timestamp_s}"
+
+
+def counted(count: int, word: str, plural: str = "") -> str:
+    """A number with its noun."""
+    return f"{count:,} {word if count == 1 else plural or word + 's'}"
+
+
+def table(rows: list[list[str]]) -> list[str]:
+    """Rows as aligned columns."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))] if rows else []
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

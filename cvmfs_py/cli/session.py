@@ -1,0 +1,103 @@
+"""Opens the repositories that a command names and runs the command's coroutine on them."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import trio
+
+from cvmfs_py.cli.failures import report, unwrap
+from cvmfs_py.cli.options import Request, request_of
+from cvmfs_py.cli.output import one_line
+from cvmfs_py.errors import UsageError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+    from cvmfs_py.mount.assemble import Wanted
+    from cvmfs_py.mount.repository import Repository
+    from cvmfs_py.mount.roots import RootFinder
+
+T = TypeVar("T")
+
+
+def run_each(
+    options: argparse.Namespace,
+    targets: Sequence[str],
+    work: Callable[[Repository, bytes, argparse.Namespace], Awaitable[Any]],
+    *,
+    fresh: bool = False,
+) -> int:
+    """Runs `work` for each REPO[:PATH]; a failure of one is reported and the others still run. The worst code wins."""
+    requests = [request_of(options, text) for text in targets]
+    worst = 0
+    for request in requests:
+        try:
+            run_async(_with_repository, request, work, options, fresh)
+        except (Exception, BaseExceptionGroup) as group:  # noqa: BLE001  # reported, and the next one still runs
+            error = unwrap(group)
+            try:
+                if len(requests) == 1 or isinstance(error, BrokenPipeError | KeyboardInterrupt):
+                    raise error from None
+                worst = max(worst, report(options.command, error))
+            finally:
+                del error  # its traceback has this frame
+        sys.stdout.flush()
+    return worst
+
+
+def run_on_finder(
+    options: argparse.Namespace,
+    target: str,
+    work: Callable[[RootFinder, argparse.Namespace], Awaitable[Any]],
+) -> int:
+    """Runs `work` with everything but a root: for commands that need only what vouches for roots."""
+    request = request_of(options, target)
+    if request.target.path or request.target.tag:
+        raise UsageError(f"{target}: this is about the whole repository; leave out what comes after its name")
+    run_async(_with_finder, request, work, options)
+    return 0
+
+
+def run_async(function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
+    """An event loop for one command. Ctrl-C arrives where the command waits, so that it leaves nothing half done."""
+    return trio.run(function, *arguments, restrict_keyboard_interrupt_to_checkpoints=True)
+
+
+async def _with_repository(
+    request: Request,
+    work: Callable[[Repository, bytes, argparse.Namespace], Awaitable[Any]],
+    options: argparse.Namespace,
+    fresh: bool,
+) -> None:
+    from cvmfs_py.mount.assemble import open_repository
+
+    async with open_repository(wanted(request), fresh=fresh) as repository:
+        warn(repository.warnings)
+        await work(repository, request.target.path, options)
+
+
+async def _with_finder(
+    request: Request, work: Callable[[RootFinder, argparse.Namespace], Awaitable[Any]], options: argparse.Namespace
+) -> None:
+    from cvmfs_py.mount.assemble import load_wanted_settings, open_finder
+
+    settings, warnings = await load_wanted_settings(wanted(request))
+    settings = replace(settings, root_hash=None)  # it needs no keys, but what this is about does
+    async with open_finder(settings, warnings) as finder:
+        await work(finder, options)
+    warn(warnings)
+
+
+def wanted(request: Request) -> Wanted:
+    from cvmfs_py.mount.assemble import Wanted
+
+    return Wanted(request.target.name, request.overrides, request.config_files)
+
+
+def warn(warnings: Iterable[str]) -> None:
+    for warning in dict.fromkeys(warnings):
+        print(f"cvmfs-py: {one_line(warning)}", file=sys.stderr)

@@ -1,0 +1,71 @@
+"""The standard streams of the process: they are there, and output that cannot be written is an error, told once.
+
+Python by itself tells a full disk behind standard output twice, once with a traceback, and gives the first file that is
+opened the number of a stream that was closed.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from cvmfs_py.errors import CvmfsError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+
+class _Output(io.FileIO):
+    """Standard output whose first failure is raised; what comes after it goes nowhere."""
+
+    def __init__(self) -> None:
+        super().__init__(1, "wb", closefd=False)
+        self._has_failed = False
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        if self._has_failed:
+            return memoryview(data).nbytes
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            self._has_failed = True
+            raise
+        except OSError as error:
+            self._has_failed = True
+            raise CvmfsError(f"cannot write to standard output: {error.strerror}") from error
+
+
+def guard() -> None:
+    """Takes over standard output; call it before anything is printed or opened."""
+    _open_missing()
+    line_buffering = sys.stdout is not None and bool(sys.stdout.line_buffering)
+    encoding, errors = ("utf-8", "strict") if sys.stdout is None else (sys.stdout.encoding, sys.stdout.errors)
+    sys.stdout = io.TextIOWrapper(
+        io.BufferedWriter(_Output()), encoding=encoding, errors=errors, line_buffering=line_buffering
+    )
+    if sys.stderr is None:
+        unread = io.BufferedWriter(io.FileIO(2, "wb", closefd=False))
+        sys.stderr = io.TextIOWrapper(unread, encoding="utf-8", errors="backslashreplace", line_buffering=True)
+
+
+def finish(code: int) -> int:
+    """Writes what is left; gives the exit code, which is no longer a success if that fails."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # nobody wants the rest
+        return code
+    except CvmfsError as error:
+        print(f"cvmfs-py: {error}", file=sys.stderr)
+        return code or error.exit_code
+    return code
+
+
+def _open_missing() -> None:
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            # The lowest free number is this one. Nobody may believe that output which goes nowhere was written.
+            os.open(os.devnull, os.O_WRONLY if fd == 2 else os.O_RDONLY)
