@@ -243,6 +243,7 @@ class _Update:
         others = [seen.path for seen in group[1:]]
         kind = stat.S_IFMT(status.st_mode)
         if kind == stat.S_IFREG:
+            self.tally.files += len(group)
             self._file(fd, source, group, self._packer)
             return
         xattrs = read_xattrs_at(fd, name)
@@ -262,13 +263,25 @@ class _Update:
         status = os.stat(name, dir_fd=fd, follow_symlinks=False)
         if not stat.S_ISREG(status.st_mode):
             return
+        group = [_Seen(path, name, status, self._tree.lookup(path))]
+        if status.st_nlink > 1:
+            group += self._other_names(fd, directory, group[0])
         with Packer[_Plan](self._storage, processes=0) as packer:
-            self._file(fd, source, [_Seen(path, name, status, self._tree.lookup(path))], packer)
+            self._file(fd, source, group, packer)
             self._take(packer.finish())
+
+    def _other_names(self, fd: int, directory: bytes, first: _Seen) -> Iterator[_Seen]:
+        """The other names in the directory that are hard links to a file."""
+        for name in list_directory(fd):
+            path = directory + b"/" + name
+            if name == first.name or path == _RESERVED or self._is_excluded(path):
+                continue
+            status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            if os.path.samestat(status, first.status):
+                yield _Seen(path, name, status, self._tree.lookup(path))
 
     def _file(self, fd: int, source: bytes, group: list[_Seen], packer: Packer[_Plan]) -> None:
         path, name, status, old = group[0]
-        self.tally.files += len(group)
         recipe = self._recipe_for(path)
         comparable = (
             old is not None

@@ -325,6 +325,8 @@ class TreeMachine(RuleBasedStateMachine):
                 assert properties["TTL"] == b"240"
             elif old and not any(path == mountpoint or path.startswith(mountpoint + b"/") for path in self.touched):
                 assert old.content_hash == catalog.content_hash, mountpoint
+            elif old and old.content_hash == catalog.content_hash:
+                pass  # a change named a path in it and found it as it is to be; `check_catalogs` saw that it is
             elif old and properties["previous_revision"].decode() == old.content_hash:
                 assert int(properties["revision"]) == int(old.properties["revision"]) + 1
             else:

@@ -304,6 +304,16 @@ def test_markers_that_nobody_has_written_stay(tmp_path: Path, source: Path) -> N
     assert {path: seen for path, seen in published.see().items() if path not in generated} == seen_on_disk(source)
 
 
+@pytest.mark.parametrize("first", [".cvmfscatalog", ".cvmfsdirtab"])
+def test_what_is_read_before_the_others_may_have_other_names(published: Published, source: Path, first: str) -> None:
+    put(source, first, b"")
+    os.link(source / first, source / "other")
+    tally = published.take(source)
+    assert published.see() == seen_on_disk(source)
+    assert (tally.entries, tally.files) == (3, 2)
+    assert published.take(source).changed == 0
+
+
 def test_a_bad_dirtab_is_refused(published: Published, source: Path) -> None:
     put(source, ".cvmfsdirtab", b"relative\n")
     with pytest.raises(PublishError, match="dirtab"):
