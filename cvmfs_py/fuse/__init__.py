@@ -1,1 +1,1 @@
-"""How the kernel is answered: its protocol as bytes, and the engines that speak it. Knows no network and no catalogs."""
+"""Between the kernel and the file system core: the protocol, two engines, and how a descriptor of /dev/fuse is had."""
