@@ -13,6 +13,8 @@ from cache.ref import ObjectRef
 from catalog.sql import LocalObject
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cache.address import ContentHash
     from catalog.reader import Catalog
 
@@ -35,6 +37,9 @@ class OpenedCatalogs:
 
     def __len__(self) -> int:
         return len(self._catalogs)
+
+    def __iter__(self) -> Iterator[Catalog]:
+        return iter(self._catalogs.values())
 
     def __contains__(self, mountpoint: bytes) -> bool:
         return mountpoint in self._catalogs

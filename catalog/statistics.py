@@ -40,8 +40,16 @@ class Counters:
     @property
     def entries(self) -> int:
         """All entries of this catalog and below; a nested catalog's top directory counts in both catalogs."""
-        total = self.total
-        return total["regular"] + total["symlink"] + total["special"] + total["dir"]
+        return _sum_entries(self.total)
+
+    @property
+    def own_entries(self) -> int:
+        """The entries of this catalog alone."""
+        return _sum_entries(self.own)
+
+
+def _sum_entries(counts: dict[str, int]) -> int:
+    return counts["regular"] + counts["symlink"] + counts["special"] + counts["dir"]
 
 
 def read_counters(database: Database, tables: Tables) -> Counters:

@@ -94,6 +94,11 @@ class CatalogTree:
     def attached_count(self) -> int:
         return len(self._opened)
 
+    @property
+    def attached_entry_count(self) -> int:
+        """The entries of the attached catalogs, by their own counters."""
+        return sum(catalog.counters().own_entries for catalog in self._opened)
+
     def close(self) -> None:
         """Detaches everything. The tree can be used again afterwards."""
         self._opened.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cvmfs_py.config.parameters import XattrVisibility
 from cvmfs_py.config.parse import parse_switch
 
 if TYPE_CHECKING:
@@ -34,6 +35,18 @@ def blacklists(parameters: Mapping[str, Parameter], etc_dir: Path, config_direct
     if config_directory is not None:
         paths.append(config_directory / "blacklist")
     return tuple(dict.fromkeys(paths))
+
+
+def magic_xattrs_visibility(parameters: Mapping[str, Parameter]) -> XattrVisibility:
+    """What the newer parameter says, else what the older one does; a word that is none says nothing."""
+    text = _value(parameters, "CVMFS_MAGIC_XATTRS_VISIBILITY").strip()
+    for visibility in XattrVisibility:
+        if visibility.value == text:
+            return visibility
+    is_hidden = parse_switch(_value(parameters, "CVMFS_HIDE_MAGIC_XATTRS"))
+    if is_hidden is None:
+        return XattrVisibility.ROOT_ONLY
+    return XattrVisibility.NEVER if is_hidden else XattrVisibility.ALWAYS
 
 
 def parse_tracing_headers(text: str) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:

@@ -178,9 +178,11 @@ def _make_settings(inputs: Inputs, sources: Sources, builtin_keys: tuple[KeyText
         store.warn("CVMFS_HTTP_PROXY is not set; servers are asked directly (set it to DIRECT if that is meant)")
     parameters = store.parameters()
     known = specs()
-    # also those without a field are looked at: a wrong value on the command line is an error
-    values = {spec: parse_value(spec, parameters, known) for spec in known.values() if not spec.combined}
-    fields: dict[str, Any] = {spec.field: value for spec, value in values.items() if spec.field is not None}
+    # also those without a field of their own are looked at: a wrong value on the command line is an error
+    values = {spec: parse_value(spec, parameters, known) for spec in known.values()}
+    fields: dict[str, Any] = {
+        spec.field: value for spec, value in values.items() if spec.field is not None and not spec.combined
+    }
     place = choose_cache_place(parameters, inputs.environment, os.geteuid())
     headers, complaints = combined.parse_tracing_headers(store.value("CVMFS_HTTP_TRACING_HEADERS") or "")
     for name in inputs.overrides:
@@ -193,6 +195,7 @@ def _make_settings(inputs: Inputs, sources: Sources, builtin_keys: tuple[KeyText
         cache_dir=place.directory,
         lower_caches=combined.lower_caches(parameters),
         http_tracing_headers=headers,
+        magic_xattrs_visibility=combined.magic_xattrs_visibility(parameters),
         keys_dir=fields["keys_dir"] or inputs.etc_dir / "keys",
         blacklists=combined.blacklists(parameters, inputs.etc_dir, sources.config_directory),
         ipfamily_prefer=6 if fields["ipfamily_prefer"] == 6 else 4,

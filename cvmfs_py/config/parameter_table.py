@@ -115,6 +115,16 @@ _VIEW: tuple[_Row, ...] = (
     ("UID_MAP", Kind.PATH, "uid_map", None, "file that maps user numbers"),
     ("GID_MAP", Kind.PATH, "gid_map", None, "file that maps group numbers"),
     ("WORLD_READABLE", Kind.SWITCH, "world_readable", "no", "everybody may read everything"),
+    (
+        "MAGIC_XATTRS_VISIBILITY",
+        Kind.VISIBILITY,
+        "magic_xattrs_visibility*",
+        "rootonly",
+        "where the magic extended attributes are listed; asked for by name they answer everywhere",
+    ),
+    ("HIDE_MAGIC_XATTRS", Kind.SWITCH, "magic_xattrs_visibility*", None, "older: yes for never, no for always"),
+    ("XATTR_PROTECTED_XATTRS", Kind.NAMES, "protected_xattrs", None, "extended attributes for privileged groups only"),
+    ("XATTR_PRIVILEGED_GIDS", Kind.IDS, "xattr_privileged_gids", None, "the numbers of these groups; 0 always is one"),
 )
 _FILES: tuple[_Row, ...] = (
     ("DEFAULT_DOMAIN", Kind.OPTIONAL_TEXT, None, None, "domain of names without a dot"),
@@ -178,9 +188,7 @@ UNUSED_NAMES = frozenset(
         "CVMFS_DNS_SERVER",
         "CVMFS_ENFORCE_ACLS",
         "CVMFS_FUSE_NOTIFY_INVALIDATION",
-        "CVMFS_HIDE_MAGIC_XATTRS",
         "CVMFS_KCACHE_TIMEOUT",
-        "CVMFS_MAGIC_XATTRS_VISIBILITY",
         "CVMFS_MAX_TTL",
         "CVMFS_MEMCACHE_SIZE",
         "CVMFS_NFILES",
@@ -201,8 +209,6 @@ UNUSED_NAMES = frozenset(
         "CVMFS_USER",
         "CVMFS_USYSLOG",
         "CVMFS_WORKSPACE",
-        "CVMFS_XATTR_PRIVILEGED_GIDS",
-        "CVMFS_XATTR_PROTECTED_XATTRS",
     )
 )
 

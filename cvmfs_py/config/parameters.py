@@ -25,6 +25,17 @@ class Kind(enum.Enum):
     URLS = "list with ; between"
     HASH = "hash in hexadecimal digits"
     TIMESTAMP = "YYYY-MM-DDTHH:MM:SSZ (UTC)"
+    NAMES = "names with , between"
+    IDS = "numbers with , between"
+    VISIBILITY = "rootonly, always or never"
+
+
+class XattrVisibility(enum.Enum):
+    """Which entries list the magic extended attributes. The value is the word for it."""
+
+    ROOT_ONLY = "rootonly"
+    ALWAYS = "always"
+    NEVER = "never"
 
 
 @dataclass(frozen=True, slots=True)

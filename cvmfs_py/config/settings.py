@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from cache.address import ContentHash
     from cvmfs_py.config.domains import KeyText
-    from cvmfs_py.config.parameters import Parameter
+    from cvmfs_py.config.parameters import Parameter, XattrVisibility
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +87,9 @@ class Settings:
     uid_map: Path | None
     gid_map: Path | None
     world_readable: bool
+    magic_xattrs_visibility: XattrVisibility
+    protected_xattrs: tuple[str, ...]  # full names
+    xattr_privileged_gids: tuple[int, ...]
 
     # what was read
     parameters: Mapping[str, Parameter]  # every parameter that is set, by name; defaults of the program are not in it

@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cache.address import ContentHash, parse_hash
-from cvmfs_py.config.parameters import COMMAND_LINE, Kind, Parameter, ParameterSpec
+from cvmfs_py.config.parameters import COMMAND_LINE, Kind, Parameter, ParameterSpec, XattrVisibility
 from cvmfs_py.config.parse import is_decimal, is_integer, parse_decimal, parse_integer, parse_switch
 from cvmfs_py.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Value = str | bool | int | float | Path | ContentHash | tuple[str, ...] | tuple[Path, ...] | None
+Value = str | bool | int | float | Path | ContentHash | tuple[str, ...] | tuple[int, ...] | tuple[Path, ...] | None
 
+_ID = re.compile(r"[0-9]{1,10}\Z")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z\Z")
 
 
@@ -55,12 +56,17 @@ def find_fault(kind: Kind, text: str) -> str | None:
             return f"{text!r} is negative"
     elif kind is Kind.SWITCH and parse_switch(text) is None:
         return f"{text!r} is neither yes nor no"
+    elif kind is Kind.IDS:
+        wrong = [word for word in _split(text, ",") if not _ID.match(word)]
+        return f"{wrong[0]!r} is not the number of a group" if wrong else None
+    elif kind is Kind.VISIBILITY and text not in (word.value for word in XattrVisibility):
+        return f"{text!r} is none of {kind.value}"
     return None
 
 
 def _parse_kind(spec: ParameterSpec, text: str | None) -> Value:
     kind = spec.kind
-    if kind is Kind.TEXT:
+    if kind in (Kind.TEXT, Kind.VISIBILITY):
         return text or ""
     if kind is Kind.OPTIONAL_TEXT:
         return text or None
@@ -74,6 +80,10 @@ def _parse_kind(spec: ParameterSpec, text: str | None) -> Value:
         return tuple(Path(word) for word in _split(text, ":"))
     if kind is Kind.URLS:
         return tuple(word.rstrip("/") for word in _split(text, ";"))
+    if kind is Kind.NAMES:
+        return tuple(_split(text, ","))
+    if kind is Kind.IDS:
+        return tuple(int(word) for word in _split(text, ",") if _ID.match(word))
     if kind is Kind.HASH:
         return _parse_root_hash(spec.name, text)
     if kind is Kind.TIMESTAMP:

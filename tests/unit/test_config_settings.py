@@ -16,7 +16,7 @@ from cvmfs_py.config import Settings
 from cvmfs_py.config.cache_place import can_be_used, choose_cache_place, default_cache_directory
 from cvmfs_py.config.combined import parse_tracing_headers
 from cvmfs_py.config.parameter_table import IGNORED_NAMES, UNUSED_NAMES, specs
-from cvmfs_py.config.parameters import Assignment, Kind, Parameter
+from cvmfs_py.config.parameters import Assignment, Kind, Parameter, XattrVisibility
 from cvmfs_py.config.typed import find_fault
 from cvmfs_py.errors import ConfigError
 from tests.unit.config_machine import FQRN, SERVER, Machine
@@ -43,6 +43,8 @@ _TYPES = {
     Kind.URLS: "tuple[str, ...]",
     Kind.HASH: "ContentHash | None",
     Kind.TIMESTAMP: "int | None",
+    Kind.NAMES: "tuple[str, ...]",
+    Kind.IDS: "tuple[int, ...]",
 }
 
 
@@ -70,6 +72,7 @@ def test_every_parameter_changes_its_field(machine: Machine) -> None:
         Kind.SWITCH: ("yes", "no"),
         Kind.HASH: ("1" * 40, "2" * 40),
         Kind.TIMESTAMP: ("2020-01-01T00:00:00Z", "2021-01-01T00:00:00Z"),
+        Kind.VISIBILITY: ("always", "never"),
     }
     for spec in specs().values():
         if spec.field is None:
@@ -161,6 +164,19 @@ def test_defaults(machine: Machine) -> None:
             ContentHash(Algorithm.SHAKE128, b"\xab" * 20),
         ),
         ("CVMFS_ROOT_HASH=" + "0" * 40, "root_hash", None),
+        ("", "magic_xattrs_visibility", XattrVisibility.ROOT_ONLY),
+        ("CVMFS_MAGIC_XATTRS_VISIBILITY=always", "magic_xattrs_visibility", XattrVisibility.ALWAYS),
+        ("CVMFS_MAGIC_XATTRS_VISIBILITY=sometimes", "magic_xattrs_visibility", XattrVisibility.ROOT_ONLY),
+        ("CVMFS_HIDE_MAGIC_XATTRS=yes", "magic_xattrs_visibility", XattrVisibility.NEVER),
+        ("CVMFS_HIDE_MAGIC_XATTRS=no", "magic_xattrs_visibility", XattrVisibility.ALWAYS),
+        ("CVMFS_HIDE_MAGIC_XATTRS=perhaps", "magic_xattrs_visibility", XattrVisibility.ROOT_ONLY),
+        (
+            "CVMFS_HIDE_MAGIC_XATTRS=yes\nCVMFS_MAGIC_XATTRS_VISIBILITY=rootonly",
+            "magic_xattrs_visibility",
+            XattrVisibility.ROOT_ONLY,
+        ),
+        ("CVMFS_XATTR_PROTECTED_XATTRS='user.fqrn, user.pid,'", "protected_xattrs", ("user.fqrn", "user.pid")),
+        ("CVMFS_XATTR_PRIVILEGED_GIDS='7, x,-1,8'", "xattr_privileged_gids", (7, 8)),
         ("X509_CERT_DIR=/certificates", "x509_cert_dir", Path("/certificates")),
         ("CVMFS_HTTP_TRACING_HEADERS='a : b | c:d'", "http_tracing_headers", (("a", "b"), ("c", "d"))),
     ],
@@ -185,6 +201,9 @@ def test_typed_values(machine: Machine, text: str, field: str, value: object) ->
         ("CVMFS_ROOT_HASH", "a" * 32),
         ("CVMFS_REPOSITORY_DATE", "2020-13-01T00:00:00Z"),
         ("CVMFS_REPOSITORY_DATE", "yesterday"),
+        ("CVMFS_MAGIC_XATTRS_VISIBILITY", "sometimes"),
+        ("CVMFS_HIDE_MAGIC_XATTRS", "maybe"),
+        ("CVMFS_XATTR_PRIVILEGED_GIDS", "7,staff"),
     ],
 )
 def test_the_command_line_is_held_to_more(machine: Machine, name: str, value: str) -> None:
