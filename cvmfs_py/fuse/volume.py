@@ -67,5 +67,9 @@ class Space(Protocol):
     def owner(self, ino: int) -> Volume:
         """The volume of an inode; FsError where there is none."""
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether every volume can be asked now."""
+
     async def ready(self) -> None:
         """Waits until the volumes can be asked, with a deadline; raises why they never will be."""

@@ -174,4 +174,8 @@ def make_engine(name: str, space: SingleSpace, failures: Failures) -> Engine:
         except ImportError as error:
             raise MountError(f"the engine pyfuse3 cannot be used here: {error}; pip install pyfuse3") from error
         return Pyfuse3Engine(space, failures)
-    raise ConfigError(f"there is no engine {name!r}; there is pyfuse3")
+    if name == "channel":
+        from cvmfs_py.fuse.channel import Channel
+
+        return Channel(space, failures)
+    raise ConfigError(f"there is no engine {name!r}; there are channel and pyfuse3")

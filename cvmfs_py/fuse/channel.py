@@ -1,0 +1,342 @@
+"""The engine that speaks the kernel's FUSE protocol itself, over the descriptor, without libfuse.
+
+It reads requests until there are none, answers at once what is local, and starts a task only for what has to be fetched
+or read from a cold disk. What the kernel can be allowed to answer by itself it is allowed to: names and attributes
+without end, listings, links, opening and closing without a message.
+
+Concurrency: one task receives; each request that waits has a task of its own, which INTERRUPT cancels. Notices are
+written by a thread, because the kernel may hold what they need until a request is answered.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import mmap
+import os
+from typing import TYPE_CHECKING, TypeAlias
+
+import trio
+
+from cache.errors import ObjectCorruptError
+from cache.ref import NotLocal
+from catalog.errors import CatalogError
+from cvmfs_py.errors import FsError, MountError
+from cvmfs_py.fuse import wire_replies as replies
+from cvmfs_py.fuse import wire_requests as requests
+from cvmfs_py.fuse.answers import Answer, Served, refuse_change
+from cvmfs_py.fuse.volume import FOREVER_S, KernelTimes
+from cvmfs_py.fuse.wire import InitFlag, Opcode, host_refusal
+from cvmfs_py.fuse.wire_init import Negotiation, Wishes, negotiate, pack_init_reply, pack_version_reply, parse_init
+from cvmfs_py.fuse.wire_notices import pack_inc_epoch, pack_inval_inode
+from cvmfs_py.fuse.wire_requests import MalformedRequestError, Request
+from cvmfs_py.vfs.inodes import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from catalog.opened import OpenObject
+    from cvmfs_py.fuse.failures import Failures
+    from cvmfs_py.fuse.volume import Space, Volume
+
+    Method: TypeAlias = Callable[[Served, Request, OpenObject], Answer]
+
+_log = logging.getLogger(__name__)
+AT_ONCE = 64  # requests answered before other tasks have their turn
+_ENDED = frozenset({errno.ENODEV, errno.ECONNABORTED, errno.ENOTCONN})
+_AGAIN = frozenset({errno.EINTR, errno.ENOENT})  # ENOENT: the request was withdrawn while it was being read
+_OBSTACLES = (NotLocal, ObjectCorruptError, CatalogError)  # what the driver can help with
+_CHANGES = (
+    Opcode.SETATTR,
+    Opcode.SYMLINK,
+    Opcode.MKNOD,
+    Opcode.MKDIR,
+    Opcode.UNLINK,
+    Opcode.RMDIR,
+    Opcode.RENAME,
+    Opcode.RENAME2,
+    Opcode.LINK,
+    Opcode.WRITE,
+    Opcode.SETXATTR,
+    Opcode.REMOVEXATTR,
+    Opcode.CREATE,
+    Opcode.TMPFILE,
+    Opcode.FALLOCATE,
+)
+_METHODS: dict[int, Method] = {
+    Opcode.LOOKUP: Served.lookup,
+    Opcode.GETATTR: Served.getattr,
+    Opcode.READLINK: Served.read_link,
+    Opcode.OPEN: Served.open,
+    Opcode.OPENDIR: Served.open_directory,
+    Opcode.READDIR: Served.list_names,
+    Opcode.READDIRPLUS: Served.list_entries,
+    Opcode.STATFS: Served.status,
+    Opcode.GETXATTR: Served.xattr,
+    Opcode.LISTXATTR: Served.list_xattrs,
+    **{opcode: lambda _, request, open_object: refuse_change(request, open_object) for opcode in _CHANGES},
+}
+_NAMES = {int(opcode): opcode.name.lower() for opcode in Opcode}
+
+
+class Channel:
+    """Serves a space of inodes over one descriptor. `wishes` is for tests of what older kernels can do."""
+
+    def __init__(self, space: Space, failures: Failures, wishes: Wishes | None = None) -> None:
+        refusal = host_refusal()
+        if refusal is not None:
+            raise MountError(f"{refusal}; use --engine pyfuse3")
+        self._space = space
+        self._failures = failures
+        self._wishes = wishes or Wishes()
+        self._agreed: Negotiation | None = None
+        self._served: dict[int, Served] = {}  # by the identity of the volume
+        self._waiting: dict[int, trio.CancelScope] = {}  # requests that are not answered yet
+        self._fd = -1
+        self._is_stopping = trio.Event()
+        self._nursery: trio.Nursery
+
+    async def serve(self, descriptor: int, options: Sequence[str]) -> None:
+        self._fd = descriptor
+        os.set_blocking(descriptor, False)
+        try:
+            async with trio.open_nursery() as self._nursery:
+                self._nursery.start_soon(self._end_when_stopped)
+                await self._receive(max(self._wishes.max_write_bytes + 4096, 2 * mmap.PAGESIZE))
+                self._nursery.cancel_scope.cancel()
+        finally:
+            for served in self._served.values():
+                served.contents.close()
+
+    def stop(self) -> None:
+        self._is_stopping.set()
+
+    async def _end_when_stopped(self) -> None:
+        await self._is_stopping.wait()
+        self._nursery.cancel_scope.cancel()
+
+    @property
+    def agreed(self) -> Negotiation | None:
+        """What the kernel and this engine go by; None before the kernel's first message."""
+        return self._agreed
+
+    @property
+    def waiting_count(self) -> int:
+        return len(self._waiting)
+
+    def revision_changed(self) -> None:
+        """Every name is asked for again at its next use. Old kernels believe names for a bounded time instead."""
+        if self._agreed is not None:
+            self._nursery.start_soon(self._take_back)
+
+    async def _take_back(self) -> None:
+        notices = [pack_inval_inode(ROOT)]
+        if self._agreed is not None and self._agreed.has_inc_epoch:
+            notices.insert(0, pack_inc_epoch())
+        for notice in notices:
+            try:
+                await trio.to_thread.run_sync(os.write, self._fd, notice)
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, *_ENDED):  # ENOENT: the kernel knows nothing of it
+                    _log.warning("the kernel does not take a notice: %s", error.strerror)
+
+    # --- receiving
+
+    async def _receive(self, room_bytes: int) -> None:
+        fd = self._fd
+        while True:
+            try:
+                await trio.lowlevel.wait_readable(fd)
+            except (OSError, trio.ClosedResourceError):
+                return
+            for _ in range(AT_ONCE):
+                try:
+                    message = os.read(fd, room_bytes)
+                except BlockingIOError:
+                    break
+                except OSError as error:
+                    if error.errno in _AGAIN:
+                        continue
+                    if error.errno in _ENDED:
+                        return
+                    raise
+                if not message:
+                    return
+                self.take(message)
+
+    def take(self, message: bytes) -> None:
+        """One message of the kernel: answered, or on its way to be. Raises nothing."""
+        try:
+            request = requests.parse_request(message)
+            self._failures.stats.requests[_NAMES[request.opcode]] += 1
+            self._dispatch(request)
+        except MalformedRequestError as error:
+            _log.debug("%s", error)
+            if error.needs_answer:
+                self._send_error(error.unique, error.errno)
+
+    def _dispatch(self, request: Request) -> None:
+        opcode = request.opcode
+        if opcode == Opcode.READ:
+            self._read(request)
+        elif (method := _METHODS.get(opcode)) is not None:
+            self._answer(request, method)
+        elif opcode == Opcode.FORGET:
+            self._forget(request.ino, requests.parse_forget(request))
+        elif opcode == Opcode.BATCH_FORGET:
+            for ino, count in requests.parse_batch_forget(request):
+                self._forget(ino, count)
+        elif opcode == Opcode.INTERRUPT:
+            scope = self._waiting.get(requests.parse_interrupt(request))
+            if scope is not None:
+                scope.cancel()
+        elif opcode == Opcode.INIT:
+            self._begin(request)
+        elif opcode in (Opcode.DESTROY, Opcode.RELEASE, Opcode.RELEASEDIR):
+            self._send(request, replies.pack_empty_reply(request.unique))
+        elif opcode != Opcode.NOTIFY_REPLY:
+            self._send_error(request.unique, errno.ENOSYS)  # the kernel does it itself, or does without from now on
+
+    def _begin(self, request: Request) -> None:
+        offer = parse_init(request)
+        if offer.major > 7:
+            self._send(request, pack_version_reply(request.unique))
+            return
+        if offer.refusal is not None:
+            _log.error("%s", offer.refusal)
+            self._send_error(request.unique, errno.EPROTO)
+            return
+        self._agreed = negotiate(offer, self._wishes, mmap.PAGESIZE)
+        self._send(request, pack_init_reply(request.unique, self._agreed))
+
+    def _forget(self, ino: int, count: int) -> None:
+        try:
+            volume = self._space.owner(ino)
+        except FsError:
+            return
+        volume.files.forget(ino, count)
+
+    # --- answering
+
+    def _answer(self, request: Request, method: Method) -> None:
+        try:
+            if not self._space.is_ready:
+                self._start(request, self._answer_when_ready, method)
+                return
+            served = self._served_by(request.ino)
+            if self._is_needless(request.opcode):
+                self._send_error(request.unique, errno.ENOSYS)
+                return
+            try:
+                answer = served.volume.attempt(lambda open_object: method(served, request, open_object))
+            except _OBSTACLES:
+                self._start(request, self._answer_later, served, method)
+                return
+        except MalformedRequestError:
+            raise
+        except Exception as error:  # noqa: BLE001  # the engine's guard
+            self._fail(request, error)
+            return
+        self._finish(request, served, answer)
+
+    def _is_needless(self, opcode: int) -> bool:
+        """Whether the kernel can do without asking this from now on."""
+        if opcode not in (Opcode.OPEN, Opcode.OPENDIR) or self._agreed is None:
+            return False
+        flag = InitFlag.NO_OPEN_SUPPORT if opcode == Opcode.OPEN else InitFlag.NO_OPENDIR_SUPPORT
+        return flag in self._agreed.flags
+
+    def _read(self, request: Request) -> None:
+        try:
+            if not self._space.is_ready:
+                self._start(request, self._read_when_ready)
+                return
+            served = self._served_by(request.ino)
+            try:
+                data = served.volume.attempt(lambda open_object: served.read_now(request, open_object))
+            except _OBSTACLES:
+                data = None
+            if data is None:
+                self._start(request, self._read_later, served)
+                return
+        except MalformedRequestError:
+            raise
+        except Exception as error:  # noqa: BLE001  # the engine's guard
+            self._fail(request, error)
+            return
+        self._send(request, replies.pack_reply_head(request.unique, len(data)), data)
+
+    async def _answer_when_ready(self, request: Request, method: Method) -> None:
+        await self._space.ready()
+        await self._answer_later(request, self._served_by(request.ino), method)
+
+    async def _answer_later(self, request: Request, served: Served, method: Method) -> None:
+        answer = await served.volume.run(lambda open_object: method(served, request, open_object))
+        self._finish(request, served, answer)
+
+    async def _read_when_ready(self, request: Request) -> None:
+        await self._space.ready()
+        await self._read_later(request, self._served_by(request.ino))
+
+    async def _read_later(self, request: Request, served: Served) -> None:
+        data = await served.read(request)
+        self._send(request, replies.pack_reply_head(request.unique, len(data)), data)
+
+    def _start(self, request: Request, work: Callable[..., object], *arguments: object) -> None:
+        scope = trio.CancelScope()
+        self._waiting[request.unique] = scope
+        self._nursery.start_soon(self._wait, request, scope, work, arguments)
+
+    async def _wait(
+        self, request: Request, scope: trio.CancelScope, work: Callable[..., object], arguments: tuple[object, ...]
+    ) -> None:
+        """Does what takes time, unless the process that waits for it was interrupted."""
+        with scope:
+            try:
+                await work(request, *arguments)  # type: ignore[misc]
+            except MalformedRequestError as error:
+                self._send_error(request.unique, error.errno)
+            except Exception as error:  # noqa: BLE001  # the engine's guard
+                self._fail(request, error)
+            finally:
+                self._waiting.pop(request.unique, None)
+        if scope.cancelled_caught:
+            self._send_error(request.unique, errno.EINTR)
+
+    def _served_by(self, ino: int) -> Served:
+        volume = self._space.owner(ino)
+        found = self._served.get(id(volume))
+        if found is None:
+            found = self._served[id(volume)] = Served(volume, self._times_of(volume))
+        return found
+
+    def _times_of(self, volume: Volume) -> KernelTimes:
+        """What can be taken back with one notice may be believed for ever."""
+        if self._agreed is not None and self._agreed.has_inc_epoch:
+            return KernelTimes(FOREVER_S, FOREVER_S)
+        return volume.times
+
+    # --- sending
+
+    def _finish(self, request: Request, served: Served, answer: Answer) -> None:
+        if self._send(request, answer.message) and answer.lookups:
+            served.volume.files.inodes.remember(answer.ino, answer.lookups)
+
+    def _fail(self, request: Request, error: Exception) -> None:
+        self._send_error(request.unique, self._failures.errno_of(_NAMES[request.opcode], error))
+
+    def _send_error(self, unique: int, number: int) -> None:
+        self._write((replies.pack_error_reply(unique, number),))
+
+    def _send(self, request: Request, *parts: bytes | bytearray) -> bool:
+        return self._write(parts)
+
+    def _write(self, parts: Sequence[bytes | bytearray]) -> bool:
+        """Whether the kernel took it: not when the request was withdrawn, or the mount has ended."""
+        try:
+            os.writev(self._fd, parts)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, *_ENDED):
+                _log.error("the kernel does not take an answer: %s", error.strerror)
+            return False
+        return True
