@@ -23,7 +23,8 @@ from catalog.xattrs import pack_xattr_blob
 from cvmfs_py.config.parameters import XattrVisibility
 from cvmfs_py.errors import FsError
 from cvmfs_py.vfs.attrs import View
-from cvmfs_py.vfs.magic import FACT_NAMES, MAGIC, MountFacts, Subject, read_metainfo
+from cvmfs_py.vfs.facts import FACT_NAMES, MountFacts, read_metainfo
+from cvmfs_py.vfs.magic import MAGIC, Subject
 from cvmfs_py.vfs.snapshot import Snapshot
 from cvmfs_py.vfs.xattrs import XattrRules, get_value, list_names
 from tests.catalog_fixtures import CatalogMaker, Objects, chunked, directory, regular, store_catalog
