@@ -1,7 +1,7 @@
 """What only a running mount knows and its magic attributes tell: hosts, counters, keys, the log. Pure.
 
-The mount gives a callable for each fact; which attribute shows it, and how, is for `magic`. Those in `values` must answer
-at once; all run in the thread of whoever asks for the attribute.
+The mount gives a callable for each fact; which attribute shows it, and how, is for `magic`. All run in the thread of
+whoever asks for the attribute; those in `values` must answer at once.
 """
 
 from __future__ import annotations
