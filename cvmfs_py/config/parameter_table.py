@@ -126,6 +126,26 @@ _VIEW: tuple[_Row, ...] = (
     ("XATTR_PROTECTED_XATTRS", Kind.NAMES, "protected_xattrs", None, "extended attributes for privileged groups only"),
     ("XATTR_PRIVILEGED_GIDS", Kind.IDS, "xattr_privileged_gids", None, "the numbers of these groups; 0 always is one"),
 )
+_MOUNT: tuple[_Row, ...] = (
+    ("PY_ENGINE", Kind.TEXT, "engine", "pyfuse3", "who speaks with the kernel: pyfuse3"),
+    ("CHECK_PERMISSIONS", Kind.SWITCH, "check_permissions", "no", "the kernel obeys owners and modes"),
+    ("SUID", Kind.SWITCH, "suid", "no", "programs may change their user when they are run (only as root)"),
+    (
+        "KCACHE_TIMEOUT",
+        Kind.SECONDS,
+        "kcache_timeout_s",
+        "60",
+        "how long the kernel remembers names of a mount that follows new revisions",
+    ),
+    (
+        "MAX_TTL",
+        Kind.INTEGER,
+        "max_ttl_minutes",
+        "0",
+        "look for a new revision at least so often, in minutes; 0: as the repository says",
+    ),
+    ("AUTO_UPDATE", Kind.SWITCH, "auto_update", "yes", "follow new revisions while mounted"),
+)
 _FILES: tuple[_Row, ...] = (
     ("DEFAULT_DOMAIN", Kind.OPTIONAL_TEXT, None, None, "domain of names without a dot"),
     ("MOUNT_DIR", Kind.PATH, None, "/cvmfs", "where a mounted configuration repository is looked for"),
@@ -143,6 +163,7 @@ _GROUPS: tuple[tuple[str, tuple[_Row, ...]], ...] = (
     ("Trust and revisions", _TRUST),
     ("Cache", _CACHE),
     ("What is shown", _VIEW),
+    ("Mounts", _MOUNT),
     ("Configuration files", _FILES),
 )
 
@@ -179,17 +200,13 @@ IGNORED_NAMES = frozenset(
 # by itself; each comes into the table above with the feature that reads it
 UNUSED_NAMES = frozenset(
     (
-        "CVMFS_AUTO_UPDATE",
         "CVMFS_CACHE_SYMLINKS",
         "CVMFS_CATALOG_WATERMARK",
-        "CVMFS_CHECK_PERMISSIONS",
         "CVMFS_DEBUGLOG",
         "CVMFS_DNS_ROAMING",
         "CVMFS_DNS_SERVER",
         "CVMFS_ENFORCE_ACLS",
         "CVMFS_FUSE_NOTIFY_INVALIDATION",
-        "CVMFS_KCACHE_TIMEOUT",
-        "CVMFS_MAX_TTL",
         "CVMFS_MEMCACHE_SIZE",
         "CVMFS_NFILES",
         "CVMFS_OOM_SCORE_ADJ",
@@ -197,7 +214,6 @@ UNUSED_NAMES = frozenset(
         "CVMFS_REPOSITORIES",
         "CVMFS_STATFS_CACHE_TIMEOUT",
         "CVMFS_STRICT_MOUNT",
-        "CVMFS_SUID",
         "CVMFS_SYSLOG_FACILITY",
         "CVMFS_SYSLOG_LEVEL",
         "CVMFS_SYSLOG_PREFIX",

@@ -91,6 +91,14 @@ class Settings:
     protected_xattrs: tuple[str, ...]  # full names
     xattr_privileged_gids: tuple[int, ...]
 
+    # mounts
+    engine: str
+    check_permissions: bool
+    suid: bool
+    kcache_timeout_s: float
+    max_ttl_minutes: int  # 0: as the repository says
+    auto_update: bool
+
     # what was read
     parameters: Mapping[str, Parameter]  # every parameter that is set, by name; defaults of the program are not in it
     symlink_environment: Mapping[str, str]  # what variant symlinks see

@@ -129,6 +129,7 @@ class _Update:
         self._observer = observer
         self._failures = Failures()
         self._dirtab: Dirtab
+        self._put_first: set[bytes] = set()
         recipe = recipe_of(settings)
         self._recipe_for = options.recipe_for or (lambda path: recipe)
 
@@ -202,6 +203,9 @@ class _Update:
                 self._tree.warnings.append(TreeWarning(path, "this name is reserved: it is not published"))
                 continue
             self.tally.entries += 1
+            if path in self._put_first:
+                self.tally.files += 1
+                continue
             try:
                 status = os.stat(name, dir_fd=fd, follow_symlinks=False)
                 seen = _Seen(path, name, status, old)
@@ -269,6 +273,7 @@ class _Update:
         with Packer[_Plan](self._storage, processes=0) as packer:
             self._file(fd, source, group, packer)
             self._take(packer.finish())
+        self._put_first.update(seen.path for seen in group)
 
     def _other_names(self, fd: int, directory: bytes, first: _Seen) -> Iterator[_Seen]:
         """The other names in the directory that are hard links to a file."""

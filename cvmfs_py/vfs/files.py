@@ -20,6 +20,7 @@ from cvmfs_py.vfs.inodes import ROOT, Inode
 from cvmfs_py.vfs.recent import Recent
 
 if TYPE_CHECKING:
+    from cache.address import ContentHash
     from catalog.content import Span
     from catalog.directory import Located
     from catalog.entry import Entry
@@ -89,6 +90,11 @@ class RepositoryFiles:
         freed = self.inodes.forget(ino, count)
         if freed is not None and freed.tree is not self.snapshot.tree:
             self.release_superseded()
+
+    def detach(self, content_hash: ContentHash) -> None:
+        """Closes what is attached of a damaged catalog: the next use opens its object anew."""
+        for tree in (*self._superseded, self.snapshot.tree):
+            tree.detach(content_hash)
 
     def close(self) -> None:
         for tree in (*self._superseded, self.snapshot.tree):

@@ -1,0 +1,174 @@
+"""Reads file contents out of the objects of the cache: what is in memory at once, what is on the disk in a thread.
+
+Keeps the descriptors of the objects read last, because opening one costs more than reading from it. Fetches what comes
+next of a large file that is read in order. Plans nothing itself: spans come from the file system core.
+
+Concurrency: for tasks of one event loop. A thread reads from a descriptor of its own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from typing import TYPE_CHECKING, NamedTuple
+
+import trio
+
+from cache.errors import ObjectCorruptError
+from cache.store import open_all
+from catalog.content import spans_between
+
+if TYPE_CHECKING:
+    from cache.pins import Pin
+    from cache.ref import ObjectRef
+    from catalog.content import Span
+    from catalog.opened import OpenObject
+    from cvmfs_py.fuse.volume import Volume
+    from cvmfs_py.vfs.inodes import Inode
+
+DESCRIPTORS = 128
+PLANS = 4096
+AHEAD_BYTES = 32 << 20  # of a file that is read in order; at least the next object
+_THREADS = trio.CapacityLimiter(16)  # that wait for disks: more would not make one faster
+
+
+class Piece(NamedTuple):
+    """A part of what was asked for that lies in one object."""
+
+    span: Span
+    offset: int  # in the object
+    length: int
+
+
+def plan_pieces(spans: tuple[Span, ...], offset: int, length: int) -> list[Piece]:
+    """What to read for these bytes of a file; nothing beyond its end."""
+    if len(spans) == 1:  # most files
+        span = spans[0]
+        length = min(length, span.length - offset)
+        return [Piece(span, offset, length)] if length > 0 and offset >= 0 else []
+    pieces = []
+    end = offset + length
+    for span in spans_between(spans, offset, length):
+        begin = max(span.offset, offset)
+        pieces.append(Piece(span, begin - span.offset, min(span.end, end) - begin))
+    return pieces
+
+
+class Contents:
+    """The contents of one volume's files."""
+
+    def __init__(self, volume: Volume, descriptors: int = DESCRIPTORS) -> None:
+        self._volume = volume
+        self._limit = max(1, descriptors)
+        self._pins: OrderedDict[ObjectRef, Pin] = OrderedDict()
+        self._plans: OrderedDict[Inode, tuple[Span, ...]] = OrderedDict()
+        self._positions: OrderedDict[Inode, int] = OrderedDict()  # where the next read in order would begin
+
+    def close(self) -> None:
+        while self._pins:
+            self._pins.popitem()[1].close()
+
+    def spans(self, ino: Inode, open_object: OpenObject) -> tuple[Span, ...]:
+        """The objects of a file."""
+        found = self._plans.get(ino)
+        if found is None:
+            found = self._volume.files.spans(ino, open_object)
+            self._plans[ino] = found
+            if len(self._plans) > PLANS:
+                self._plans.popitem(last=False)
+        return found
+
+    def forget(self, ino: Inode) -> None:
+        self._plans.pop(ino, None)
+        self._positions.pop(ino, None)
+
+    def hold(self, refs: tuple[ObjectRef, ...], open_object: OpenObject) -> None:
+        """Makes sure that these objects are open; NotLocal names all that are missing."""
+        missing = tuple(ref for ref in refs if ref not in self._pins)
+        for ref, pin in zip(missing, open_all(missing, open_object), strict=True):  # type: ignore[arg-type]
+            self._pins[ref] = pin
+        while len(self._pins) > max(self._limit, len(refs)):
+            oldest = next(each for each in self._pins if each not in refs)
+            self._pins.pop(oldest).close()
+
+    def read_now(self, pieces: list[Piece]) -> bytes | bytearray | None:
+        """The bytes when all of them are in memory; the objects must be held. None: a disk has to be waited for."""
+        if len(pieces) == 1:
+            return self._read_cached(pieces[0])
+        parts = []
+        for piece in pieces:
+            part = self._read_cached(piece)
+            if part is None:
+                return None
+            parts.append(part)
+        return b"".join(parts)
+
+    async def read(self, ino: Inode, spans: tuple[Span, ...], offset: int, length: int) -> bytes | bytearray:
+        """The bytes of a file, fetched when needed. Short only at its end."""
+        pieces = plan_pieces(spans, offset, length)
+        if not pieces:
+            return b""
+        refs = tuple(piece.span.ref for piece in pieces)
+        self.fetch_ahead(ino, spans, offset, length)
+        await self._volume.run(lambda open_object: self.hold(refs, open_object), is_data=True)
+        data = self.read_now(pieces)
+        return await self._read_in_thread(pieces) if data is None else data
+
+    def fetch_ahead(self, ino: Inode, spans: tuple[Span, ...], offset: int, length: int) -> None:
+        """When a chunked file is read in order: what comes next."""
+        if len(spans) < 2:
+            return
+        expected = self._positions.pop(ino, 0)
+        self._positions[ino] = offset + length
+        if len(self._positions) > PLANS:
+            self._positions.popitem(last=False)
+        # The kernel reads ahead with several requests at once, which do not come in order.
+        if abs(offset - expected) <= max(length, 1 << 20):
+            ahead = spans_between(spans, offset + length, AHEAD_BYTES)
+            wanted = tuple(span.ref for span in ahead if span.ref not in self._pins)
+            if wanted:
+                self._volume.fetch_ahead(wanted)
+
+    def _read_cached(self, piece: Piece) -> bytearray | None:
+        pin = self._pins[piece.span.ref]
+        self._pins.move_to_end(piece.span.ref)
+        buffer = bytearray(piece.length)
+        try:
+            count = os.preadv(pin.fd, (buffer,), piece.offset, os.RWF_NOWAIT)
+        except BlockingIOError:
+            return None
+        except OSError:  # a file system that cannot tell; a thread finds out what else it may be
+            return None
+        return buffer if count == piece.length else None
+
+    async def _read_in_thread(self, pieces: list[Piece]) -> bytes:
+        copies = [self._pins[piece.span.ref].duplicate() for piece in pieces]
+
+        def read() -> bytes:
+            parts = [pin.read(piece.length, piece.offset) for pin, piece in zip(copies, pieces, strict=True)]
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+
+        try:
+            return await trio.to_thread.run_sync(read, limiter=_THREADS)
+        except ObjectCorruptError:
+            self._drop(pieces)
+        finally:
+            for pin in copies:
+                pin.close()
+        # Truncated while it was open, or the disk fails: the driver replaces the object, once.
+        return await self._volume.run(lambda open_object: self._read_anew(pieces, open_object), is_data=True)
+
+    def _read_anew(self, pieces: list[Piece], open_object: OpenObject) -> bytes:
+        refs = tuple(piece.span.ref for piece in pieces)
+        try:
+            self.hold(refs, open_object)
+            return b"".join(self._pins[piece.span.ref].read(piece.length, piece.offset) for piece in pieces)
+        except ObjectCorruptError:
+            self._drop(pieces)
+            raise
+
+    def _drop(self, pieces: list[Piece]) -> None:
+        for piece in pieces:
+            pin = self._pins.pop(piece.span.ref, None)
+            if pin is not None:
+                pin.close()

@@ -1,0 +1,21 @@
+"""What an engine is: who speaks with the kernel for a space of inodes. A protocol only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Engine(Protocol):
+    """Serves one mount."""
+
+    async def serve(self, descriptor: int, options: Sequence[str]) -> None:
+        """Answers the kernel over a mounted descriptor until the mount ends; never raises for what a request asks."""
+
+    def stop(self) -> None:
+        """Lets `serve` end soon, also when the mount goes on."""
+
+    def revision_changed(self) -> None:
+        """The root shows another snapshot: what the kernel knows of names is no longer so."""

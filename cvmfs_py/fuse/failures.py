@@ -1,0 +1,42 @@
+"""What an error of an operation becomes: an errno for the program, a line in the log, a count. For both engines.
+
+The table of errnos is in `errnos`; this is the one place where it is used. Concurrency: the event loop's thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from cvmfs_py.errors import CvmfsError, FsError, NoProgressError
+from cvmfs_py.fuse.errnos import errno_of
+
+if TYPE_CHECKING:
+    from cvmfs_py.stats import Stats
+
+_log = logging.getLogger(__name__)
+_ORDINARY = frozenset({errno.ENOENT, errno.ENODATA, errno.ENOTDIR, errno.ERANGE, errno.ENAMETOOLONG, errno.ESTALE})
+
+
+class Failures:
+    """Judges the errors of one mount."""
+
+    def __init__(self, stats: Stats) -> None:
+        self.stats = stats
+
+    def errno_of(self, operation: str, error: Exception) -> int:
+        """The number to answer with; everything but ordinary answers is logged with its reason."""
+        number = errno_of(error)
+        if isinstance(error, FsError) and number in _ORDINARY:
+            return number
+        if number == errno.EIO:
+            self.stats.io_errors += 1
+            self.stats.last_io_error_s = int(time.time())
+        name = errno.errorcode.get(number, str(number))
+        if isinstance(error, NoProgressError) or (not isinstance(error, CvmfsError | OSError) and number == errno.EIO):
+            _log.error("%s at %s: %s", name, operation, error, exc_info=error)
+        else:
+            _log.error("%s at %s: %s", name, operation, error)
+        return number

@@ -1,0 +1,129 @@
+"""The place of a mount: whether it can take one, what is there already, clearing a dead one away, unmounting.
+
+Does not mount. A mount whose daemon crashed (ENOTCONN) serves nobody and is cleared away; a living one never is.
+
+Concurrency: blocking, with deadlines; others may mount at the same place in the meantime.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+import os
+import shlex
+import stat
+import threading
+
+from cvmfs_py.errors import MountError
+from cvmfs_py.fuse import fusermount, syscalls
+from cvmfs_py.fuse.mountinfo import mount_at
+from cvmfs_py.fuse.privileges import Capability, load_privileges
+
+SUBTYPE = "cvmfs-py"
+OUR_KIND = f"fuse.{SUBTYPE}"
+_REFERENCE_SOURCE = "cvmfs2"  # how the C++ client names its system mounts
+_DEADLINE_S = 5.0
+_STACK_LIMIT = 16
+
+
+class Life(enum.Enum):
+    """What became of the daemon behind a mount."""
+
+    ALIVE = "answers"
+    DEAD = "is gone"
+    SILENT = "does not answer"
+
+
+def prepare(mountpoint: str) -> str:
+    """The full path of a directory that can take a mount. What a crashed daemon left there is unmounted."""
+    for _ in range(_STACK_LIMIT):  # crash after crash may have left mounts on top of each other
+        mount = mount_at(mountpoint)
+        if mount is None or not mount.is_fuse:
+            return _require_directory(mountpoint)
+        life = probe(mount.mountpoint)
+        if life is Life.DEAD:
+            unmount(mount.mountpoint, lazily=True)
+        elif life is Life.SILENT:
+            raise MountError(
+                f"{mountpoint} is a mount of {mount.source} whose daemon does not answer within {_DEADLINE_S:.0f} s; "
+                f"wake it, or unmount it with: {unmount_command(mount.mountpoint, lazily=True)}"
+            )
+        elif mount.kind == OUR_KIND or mount.source == _REFERENCE_SOURCE:
+            raise MountError(
+                f"{mount.source} is mounted at {mountpoint} already; use it, or unmount it first with: "
+                f"{unmount_command(mount.mountpoint)}"
+            )
+        else:
+            return _require_directory(mountpoint)
+    raise MountError(f"{mountpoint} is covered by more than {_STACK_LIMIT} dead mounts; unmount them with umount -l")
+
+
+def probe(path: str) -> Life:
+    """Asks for what the kernel never keeps: the attributes of a dead mount's top may be valid for a year to come.
+
+    A thread of its own waits, as an answer may never come.
+    """
+    found: list[Life] = []
+
+    def ask() -> None:
+        try:
+            os.statvfs(path)
+        except OSError as error:
+            found.append(Life.DEAD if error.errno in (errno.ENOTCONN, errno.ECONNABORTED) else Life.ALIVE)
+        else:
+            found.append(Life.ALIVE)
+
+    waiter = threading.Thread(target=ask, name=f"probe {path}", daemon=True)
+    waiter.start()
+    waiter.join(_DEADLINE_S)
+    return found[0] if found else Life.SILENT
+
+
+def may_mount() -> bool:
+    """Whether mount(2) itself is open to this process, as far as that can be known without trying."""
+    return load_privileges().include(Capability.SYS_ADMIN)
+
+
+def unmount(mountpoint: str, *, lazily: bool = False) -> None:
+    """Unmounts the topmost mount, lazily when it is in use. That nothing is mounted there is no error."""
+    if not may_mount():
+        _unmount_as_user(mountpoint, lazily=lazily)
+        return
+    try:
+        syscalls.unmount(mountpoint, lazily=lazily)
+    except OSError as error:
+        if error.errno == errno.EBUSY and not lazily:
+            unmount(mountpoint, lazily=True)
+        elif error.errno not in (errno.EINVAL, errno.ENOENT):
+            raise MountError(f"cannot unmount {mountpoint}: {error.strerror}") from error
+
+
+def unmount_command(mountpoint: str, *, lazily: bool = False) -> str:
+    """What people type."""
+    program, lazy_option = ("umount", "-l") if may_mount() else ("fusermount3 -u", "-z")
+    return f"{program}{f' {lazy_option}' if lazily else ''} {shlex.quote(mountpoint)}"
+
+
+def _unmount_as_user(mountpoint: str, *, lazily: bool) -> None:
+    if mount_at(mountpoint) is None:
+        return
+    try:
+        fusermount.unmount(mountpoint, lazily=lazily)
+    except MountError:
+        if mount_at(mountpoint) is None:
+            return  # somebody else was faster
+        if lazily:
+            raise
+        fusermount.unmount(mountpoint, lazily=True)
+
+
+def _require_directory(path: str) -> str:
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        raise MountError(f"the mountpoint {path} does not exist; make it: mkdir -p {path}") from None
+    except OSError as error:
+        raise MountError(f"the mountpoint {path} cannot be used: {error.strerror}") from error
+    if not stat.S_ISDIR(status.st_mode):
+        raise MountError(f"the mountpoint {path} is not a directory; name one, it may have content")
+    return os.path.realpath(path)
