@@ -16,7 +16,7 @@ from cache.ref import NotLocal, ObjectRef
 from cvmfs_py import __version__
 from cvmfs_py.config.keys import load_master_key_texts
 from cvmfs_py.errors import ConfigError
-from cvmfs_py.vfs.magic import NO_METAINFO, MountFacts, read_metainfo
+from cvmfs_py.vfs.facts import NO_METAINFO, MountFacts, read_metainfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

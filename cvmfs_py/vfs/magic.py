@@ -8,52 +8,32 @@ Concurrency: one thread at a time.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from catalog import flags
+from cvmfs_py.vfs.facts import NO_METAINFO, TEXT_FACTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
 
-    from cache.address import ContentHash
-    from cache.ref import ObjectRef
     from catalog.directory import Located
     from catalog.entry import Entry
     from catalog.opened import OpenObject
     from catalog.statistics import Counters
+    from cvmfs_py.vfs.facts import MountFacts
     from cvmfs_py.vfs.snapshot import Snapshot
-
-    Fact: TypeAlias = Callable[[], str | int | Sequence[str]]
 
 PAGE_BYTES = 40_000  # a page ends with the record that goes beyond it; the kernel takes values of 65,536 bytes
 VALUE_LIMIT_BYTES = 65_536
 NO_HOSTS = "internal error: no hosts defined"
-NO_METAINFO = b"metainfo not available"
 FIXED = "never (fixed root catalog)"
-LOG_LINES = 10
-LOG_LINE_LIMIT = 4096  # characters
 _CHUNK_HEADER = b"hash,offset,size\n"
 _COMPRESSION_NAMES = {0: "zlib", flags.COMPRESSION_NONE: "none"}
 _NO_HASH = "0" * 40
 _USER = b"user."
 
 Pages: TypeAlias = tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class MountFacts:
-    """What a running mount knows. An attribute whose fact is not given does not exist.
-
-    The facts have the names in `FACT_NAMES`: those of their attributes without `user.`, and for the hosts that of the
-    list. Lists are sequences: hosts from the active one on, proxies group by group, public keys as PEM texts, log lines
-    in the order in which they are shown. `expires` is in minutes.
-    """
-
-    values: Mapping[str, Fact] = field(default_factory=dict)
-    # the hash of the cached object, computed anew, or in words why there is none
-    local_hash: Callable[[ContentHash], str] | None = None
-    metainfo: Callable[[OpenObject], bytes] | None = None  # may raise NotLocal; see `read_metainfo`
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,17 +68,6 @@ def listed_magic_names(subject: Subject) -> tuple[bytes, ...]:
     return tuple(
         name for name, magic in MAGIC.items() if not (hides_user and name.startswith(_USER)) and magic.applies(subject)
     )
-
-
-def read_metainfo(ref: ObjectRef | None, open_object: OpenObject) -> bytes:
-    """The metainfo object that a manifest names, or that there is none. May raise NotLocal."""
-    if ref is None:
-        return NO_METAINFO
-    local = open_object(ref)
-    try:
-        return local.read()
-    finally:
-        local.close()
 
 
 def cut_pages(records: Iterable[bytes], header: bytes = b"") -> Pages:
@@ -167,43 +136,26 @@ def _one(text_of: Callable[[Subject], str]) -> Callable[[Subject, OpenObject], P
     return lambda subject, _: (_encode(text_of(subject)),)
 
 
-def _fact_text(subject: Subject, name: str) -> str:
-    value = subject.facts.values[name]()
-    return str(value) if isinstance(value, (str, int)) else "\n".join(value)
-
-
-def _fact_list(subject: Subject, name: str) -> Sequence[str]:
-    value = subject.facts.values[name]()
-    return (str(value),) if isinstance(value, (str, int)) else value
-
-
 def _first_host(subject: Subject, name: str) -> str:
-    hosts = _fact_list(subject, name)
+    hosts = subject.facts.sequence(name)
     return hosts[0] if hosts else NO_HOSTS
 
 
 def _expires(subject: Subject) -> str:
-    return FIXED if subject.snapshot.is_pinned else _fact_text(subject, "expires")
+    return FIXED if subject.snapshot.is_pinned else subject.facts.text("expires")
 
 
 def _external_url(subject: Subject, _: OpenObject) -> Pages:
-    hosts = _fact_list(subject, "external_host_list")
+    hosts = subject.facts.sequence("external_host_list")
     return (_encode(hosts[0]) + subject.located.path if hosts else _encode(NO_HOSTS),)
 
 
 def _proxies(name: str) -> Callable[[Subject, OpenObject], Pages]:
-    return lambda subject, _: cut_pages(_encode(proxy) + b"\n" for proxy in _fact_list(subject, name)) or (b"",)
+    return lambda subject, _: cut_pages(_encode(proxy) + b"\n" for proxy in subject.facts.sequence(name)) or (b"",)
 
 
 def _public_keys(subject: Subject, _: OpenObject) -> Pages:
-    return cut_pages(_encode(key) for key in _fact_list(subject, "pubkeys"))
-
-
-def _log(subject: Subject) -> str:
-    lines = _fact_list(subject, "logbuffer")[:LOG_LINES]
-    return "".join(
-        f"{line}\n" if len(line) <= LOG_LINE_LIMIT else f"{line[:LOG_LINE_LIMIT]} <snip>\n" for line in lines
-    )
+    return cut_pages(_encode(key) for key in subject.facts.sequence("pubkeys"))
 
 
 def _metainfo(subject: Subject, open_object: OpenObject) -> Pages:
@@ -264,35 +216,8 @@ def _of_fact(name: str, pages: Callable[[Subject, OpenObject], Pages]) -> MagicX
     return MagicXattr(lambda subject: name in subject.facts.values, pages)
 
 
-_TEXT_FACTS = (
-    "external_timeout",
-    "hitrate",
-    "inode_max",
-    "maxfd",
-    "ncleanup24",
-    "nclg",
-    "ndiropen",
-    "ndownload",
-    "nioerr",
-    "nopen",
-    "pid",
-    "proxy",
-    "rx",
-    "speed",
-    "timeout",
-    "timeout_direct",
-    "timestamp_last_ioerr",
-    "uptime",
-    "usedfd",
-    "useddirp",
-    "version",
-)
-_LIST_FACTS = ("external_host_list", "host_list", "logbuffer", "proxy_list", "proxy_list_external", "pubkeys")
-FACT_NAMES = frozenset((*_TEXT_FACTS, *_LIST_FACTS, "expires"))
-
-
 def _text_fact(name: str) -> MagicXattr:
-    return _of_fact(name, _one(lambda subject: _fact_text(subject, name)))
+    return _of_fact(name, _one(lambda subject: subject.facts.text(name)))
 
 
 def _host_fact(name: str) -> MagicXattr:
@@ -302,7 +227,7 @@ def _host_fact(name: str) -> MagicXattr:
 MAGIC: Mapping[bytes, MagicXattr] = dict(
     sorted(
         {
-            **{_USER + name.encode(): _text_fact(name) for name in _TEXT_FACTS},
+            **{_USER + name.encode(): _text_fact(name) for name in TEXT_FACTS},
             b"user.authz": MagicXattr(_needs_membership, _authorization),
             b"user.catalog_counters": MagicXattr(_always, _catalog_counters),
             b"user.chunk_list": MagicXattr(_is_regular, _chunk_list),
@@ -319,10 +244,10 @@ MAGIC: Mapping[bytes, MagicXattr] = dict(
             b"user.hash": MagicXattr(_has_hash, _one(lambda subject: str(subject.entry.content_hash))),
             b"user.host": _host_fact("host_list"),
             b"user.host_list": _of_fact(
-                "host_list", _one(lambda subject: ";".join(_fact_list(subject, "host_list")) or NO_HOSTS)
+                "host_list", _one(lambda subject: ";".join(subject.facts.sequence("host_list")) or NO_HOSTS)
             ),
             b"user.lhash": MagicXattr(_can_hash_local, _one(_local_hash)),
-            b"user.logbuffer": _of_fact("logbuffer", _one(_log)),
+            b"user.logbuffer": _of_fact("logbuffer", _one(lambda subject: subject.facts.log())),
             b"user.proxy_list": _of_fact("proxy_list", _proxies("proxy_list")),
             b"user.proxy_list_external": _of_fact("proxy_list_external", _proxies("proxy_list_external")),
             b"user.pubkeys": _of_fact("pubkeys", _public_keys),

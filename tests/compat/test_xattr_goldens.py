@@ -11,7 +11,8 @@ import pytest
 from catalog.tree import CatalogTree
 from cvmfs_py.errors import FsError
 from cvmfs_py.vfs.attrs import View
-from cvmfs_py.vfs.magic import FACT_NAMES, MountFacts, Subject, read_metainfo
+from cvmfs_py.vfs.facts import FACT_NAMES, MountFacts, read_metainfo
+from cvmfs_py.vfs.magic import Subject
 from cvmfs_py.vfs.snapshot import Snapshot
 from cvmfs_py.vfs.statfs import file_system_status
 from cvmfs_py.vfs.xattrs import XattrRules, get_value, list_names

@@ -16,19 +16,8 @@ from catalog.xattrs import pack_xattr_blob
 from cvmfs_py.config.parameters import XattrVisibility
 from cvmfs_py.errors import FsError
 from cvmfs_py.vfs.attrs import View
-from cvmfs_py.vfs.magic import (
-    FACT_NAMES,
-    FIXED,
-    MAGIC,
-    NO_HOSTS,
-    NO_METAINFO,
-    PAGE_BYTES,
-    VALUE_LIMIT_BYTES,
-    MountFacts,
-    Subject,
-    cut_pages,
-    read_metainfo,
-)
+from cvmfs_py.vfs.facts import FACT_NAMES, NO_METAINFO, MountFacts, read_metainfo
+from cvmfs_py.vfs.magic import FIXED, MAGIC, NO_HOSTS, PAGE_BYTES, VALUE_LIMIT_BYTES, Subject, cut_pages
 from cvmfs_py.vfs.snapshot import Snapshot
 from cvmfs_py.vfs.xattrs import XattrRules, get_value, list_names, make_xattr_rules
 from tests.catalog_fixtures import CatalogMaker, Objects, Row, chunked, directory, regular, store_catalog, symlink
