@@ -1,1 +1,1 @@
-"""How the kernel is answered: its protocol as bytes, and the engines that speak it. Knows no network and no catalogs."""
+"""How the kernel is answered: its protocol as bytes, and the engines that speak it. Fetches nothing by itself."""
