@@ -1,1 +1,1 @@
-"""How the kernel is answered: its protocol as bytes, and the engines that speak it. Fetches nothing by itself."""
+"""The engines: how the kernel's requests reach the file system, over pyfuse3 or over the descriptor itself."""
