@@ -183,7 +183,18 @@ VIEWS = st.builds(
 )
 
 
+def entry(**changes: Any) -> Entry:
+    plain = Entry(1, b"name", stat.S_IFREG | 0o644, 5, 9, 0, 3, 4, 1, 4, None, b"", None)
+    return plain._replace(**changes)
+
+
 @given(st.integers(1, (1 << 64) - 1), ENTRIES, VIEWS)
+@example(5, entry(size=1 << 63), View(1, 2))
+@example(5, entry(size=-5), View(1, 2))
+@example(5, entry(size=1 << 80), View(1, 2))
+@example(5, entry(mtime_s=1 << 63), View(1, 2))
+@example(5, entry(), View(1, 2, uid_map=IdMap({3: 1 << 32})))
+@example(5, entry(mode=stat.S_IFCHR, size=-1), View(1, 2))
 def test_the_fast_way_packs_the_same_bytes(ino: int, entry: Entry, view: View) -> None:
     assert AttrPacker(view).pack(ino, entry) == pack_attr(ino, attributes(entry, view))
 
