@@ -1,1 +1,1 @@
-"""The engines: how the kernel's requests reach the file system, over pyfuse3 or over the descriptor itself."""
+"""Between the kernel and the file system core: the protocol, two engines, and how a descriptor of /dev/fuse is had."""
