@@ -194,6 +194,8 @@ class Channel:
             self._begin(request)
         elif opcode in (Opcode.DESTROY, Opcode.RELEASE, Opcode.RELEASEDIR):
             self._send(request, replies.pack_empty_reply(request.unique))
+        elif opcode == Opcode.IOCTL:
+            self._send_error(request.unique, errno.ENOTTY)
         elif opcode != Opcode.NOTIFY_REPLY:
             self._send_error(request.unique, errno.ENOSYS)  # the kernel does it itself, or does without from now on
 

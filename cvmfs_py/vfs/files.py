@@ -134,6 +134,7 @@ class RepositoryFiles:
         nodes = [
             Node(Inode(base + (entry.rowid if entry.hardlinks < _GROUPED else catalog.first_link(entry))), entry)
             for entry in page.entries
+            if len(entry.name) <= NAME_LIMIT_BYTES  # the kernel refuses a listing that has a longer one
         ]
         return NodePage(nodes, page.next_rowid)
 
