@@ -145,10 +145,11 @@ def parse_cvmfs2(arguments: Sequence[str], directory: Path) -> MountRequest | An
             positionals.append(argument)
     if len(positionals) != 2:
         raise UsageError("two arguments are needed: cvmfs2 [-fdk] [-o OPTIONS] REPOSITORY MOUNTPOINT")
+    source, mountpoint = positionals
     words = parse_words(texts)
     if "remount" in words.flags:
         raise UsageError("-o remount is for mount(8); cvmfs2 cannot change a mount")
-    return _request(*positionals, words, words.flags | flags, directory)
+    return _request(source, mountpoint, words, words.flags | flags, directory)
 
 
 _CVMFS2_SWITCHES: dict[str, set[str]] = {
