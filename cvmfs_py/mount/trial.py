@@ -69,7 +69,9 @@ def try_mount(*, in_user_namespace: bool) -> TrialResult:
     if pid == 0:
         _run_child(libc, write_fd, in_user_namespace=in_user_namespace)
     os.close(write_fd)
-    is_there = bool(select.select([read_fd], [], [], LIMIT_S)[0])
+    poll = select.poll()
+    poll.register(read_fd, select.POLLIN)
+    is_there = bool(poll.poll(LIMIT_S * 1000))
     answer = os.read(read_fd, 16) if is_there else b""
     os.close(read_fd)
     if not is_there:
