@@ -13,7 +13,7 @@ _MENDERS = frozenset({"cvmfs_py.driver", "cache.directory", "cache.memory", "cac
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-class _Plain(logging.Formatter):
+class PlainFormatter(logging.Formatter):
     """Text for people: what servers sent and files are called must not move the cursor of a terminal."""
 
     def __init__(self, prefix: str, layout: str) -> None:
@@ -29,16 +29,21 @@ def start(*, debug: bool) -> None:
     handler = logging.StreamHandler(sys.stderr)
     erase = "\r\033[K" if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else ""  # a line of progress
     layout = "%(asctime)s %(levelname)s %(name)s: %(message)s" if debug else "cvmfs-py: %(message)s"
-    handler.setFormatter(_Plain(erase, layout))
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(logging.WARNING)
-    # A server that was left for another one is no news while the other one answers; if none does, the error names all.
-    logging.getLogger("cvmfs_py.network").setLevel(logging.DEBUG if debug else logging.ERROR)
-    for package in ("cvmfs_py", "cache", "catalog"):
-        logging.getLogger(package).setLevel(logging.DEBUG if debug else logging.WARNING)
+    handler.setFormatter(PlainFormatter(erase, layout))
     if not debug:
         handler.addFilter(_is_news)
+    # A server that was left for another one is no news while the other answers; if none does, the error names all.
+    start_with([handler], debug=debug, network_level=logging.ERROR)
+
+
+def start_with(handlers: list[logging.Handler], *, debug: bool, network_level: int = logging.WARNING) -> None:
+    """Sends records to these handlers instead, warnings and worse, or everything of this program."""
+    root = logging.getLogger()
+    root.handlers[:] = handlers or [logging.NullHandler()]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("cvmfs_py.network").setLevel(logging.DEBUG if debug else network_level)
+    for package in ("cvmfs_py", "cache", "catalog"):
+        logging.getLogger(package).setLevel(logging.DEBUG if debug else logging.WARNING)
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cvmfs_py.cli import options as common
 from cvmfs_py.cli.output import counted, date_text, size_text, write_json, write_line
 from cvmfs_py.cli.session import run_each, warn
-from cvmfs_py.cli.target import parse_target
+from cvmfs_py.config.target import parse_target
 from cvmfs_py.errors import FetchError, IntegrityError, UsageError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cvmfs_py.cli.parser import Parser
-from cvmfs_py.cli.target import Target, parse_target
+from cvmfs_py.config.target import Target, parse_target
 from cvmfs_py.errors import UsageError
 
 if TYPE_CHECKING:

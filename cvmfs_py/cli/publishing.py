@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from catalog.errors import show_path
 from cvmfs_py.cli.output import counted, size_text, write_json
 from cvmfs_py.cli.publication_record import publication_record, publication_sentence
-from cvmfs_py.cli.target import normalise
+from cvmfs_py.config.target import normalise
 from cvmfs_py.errors import PublishError, UsageError
 
 if TYPE_CHECKING:

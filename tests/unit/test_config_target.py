@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvmfs_py.cli.target import Target, normalise, parse_target
+from cvmfs_py.config.target import Target, normalise, parse_target
 from cvmfs_py.errors import UsageError
 
 DATE_TAG = "generic-2024-01-31T12:00:00.123Z"
