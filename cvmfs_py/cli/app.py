@@ -32,6 +32,9 @@ class Command:
 
 
 COMMANDS = {
+    "mount": Command("cvmfs_py.cli.mount", "mount a repository"),
+    "umount": Command("cvmfs_py.cli.umount", "unmount it again"),
+    "list": Command("cvmfs_py.cli.list", "list what is mounted"),
     "ls": Command("cvmfs_py.cli.ls", "list a directory, or a whole tree, of a repository"),
     "stat": Command("cvmfs_py.cli.stat", "show everything known about entries"),
     "cat": Command("cvmfs_py.cli.cat", "print files"),
@@ -54,7 +57,7 @@ def overview() -> str:
         [
             "usage: cvmfs-py COMMAND [OPTIONS] ...",
             "",
-            "Reads CernVM-FS repositories, verified from the master key down to the last byte.",
+            "Mounts, reads and makes CernVM-FS repositories, verified from the master key down to the last byte.",
             "",
             "commands:",
             *lines,
@@ -63,7 +66,7 @@ def overview() -> str:
             "  -h, --help  show this help; `cvmfs-py COMMAND --help` tells about a command",
             "  --version   show the version",
             "",
-            "example: cvmfs-py ls -l sft.cern.ch:/lcg",
+            "example: cvmfs-py mount sft.cern.ch /cvmfs/sft.cern.ch",
             "",
             "exit codes: 0 done, 2 wrong usage or configuration, 3 cannot mount, 4 not to be trusted, 5 anything else",
         ]

@@ -169,11 +169,15 @@ class Channel:
         try:
             request = requests.parse_request(message)
             self._failures.stats.requests[_NAMES[request.opcode]] += 1
+        except MalformedRequestError as error:
+            self._refuse(error)
+            return
+        try:
             self._dispatch(request)
         except MalformedRequestError as error:
-            _log.debug("%s", error)
-            if error.needs_answer:
-                self._send_error(error.unique, error.errno)
+            self._refuse(error)
+        except Exception as error:  # noqa: BLE001  # the engine's guard: what is answered at once
+            self._fail(request, error)
 
     def _dispatch(self, request: Request) -> None:
         opcode = request.opcode
@@ -221,25 +225,19 @@ class Channel:
     # --- answering
 
     def _answer(self, request: Request, method: Method) -> None:
-        try:
-            if not self._space.is_ready:
-                self._start(request, self._answer_when_ready, method)
-                return
-            served = self._served_by(request.ino)
-            if self._is_needless(request.opcode):
-                self._send_error(request.unique, errno.ENOSYS)
-                return
-            try:
-                answer = served.volume.attempt(lambda open_object: method(served, request, open_object))
-            except _OBSTACLES:
-                self._start(request, self._answer_later, served, method)
-                return
-        except MalformedRequestError:
-            raise
-        except Exception as error:  # noqa: BLE001  # the engine's guard
-            self._fail(request, error)
+        if not self._space.is_ready:
+            self._start(request, self._answer_when_ready, method)
             return
-        self._finish(request, served, answer)
+        served = self._served_by(request.ino)
+        if self._is_needless(request.opcode):
+            self._send_error(request.unique, errno.ENOSYS)
+            return
+        try:
+            answer = served.volume.attempt(lambda open_object: method(served, request, open_object))
+        except _OBSTACLES:
+            self._start(request, self._answer_later, served, method)
+        else:
+            self._finish(request, served, answer)
 
     def _is_needless(self, opcode: int) -> bool:
         """Whether the kernel can do without asking this from now on."""
@@ -249,24 +247,18 @@ class Channel:
         return flag in self._agreed.flags
 
     def _read(self, request: Request) -> None:
-        try:
-            if not self._space.is_ready:
-                self._start(request, self._read_when_ready)
-                return
-            served = self._served_by(request.ino)
-            try:
-                data = served.volume.attempt(lambda open_object: served.read_now(request, open_object))
-            except _OBSTACLES:
-                data = None
-            if data is None:
-                self._start(request, self._read_later, served)
-                return
-        except MalformedRequestError:
-            raise
-        except Exception as error:  # noqa: BLE001  # the engine's guard
-            self._fail(request, error)
+        if not self._space.is_ready:
+            self._start(request, self._read_when_ready)
             return
-        self._send(request, replies.pack_reply_head(request.unique, len(data)), data)
+        served = self._served_by(request.ino)
+        try:
+            data = served.volume.attempt(lambda open_object: served.read_now(request, open_object))
+        except _OBSTACLES:
+            data = None
+        if data is None:
+            self._start(request, self._read_later, served)
+        else:
+            self._send(request, replies.pack_reply_head(request.unique, len(data)), data)
 
     async def _answer_when_ready(self, request: Request, method: Method) -> None:
         await self._space.ready()
@@ -297,8 +289,8 @@ class Channel:
             try:
                 await work(request, *arguments)  # type: ignore[misc]
             except MalformedRequestError as error:
-                self._send_error(request.unique, error.errno)
-            except Exception as error:  # noqa: BLE001  # the engine's guard
+                self._refuse(error)
+            except Exception as error:  # noqa: BLE001  # the engine's guard: what had to wait
                 self._fail(request, error)
             finally:
                 self._waiting.pop(request.unique, None)
@@ -323,6 +315,11 @@ class Channel:
     def _finish(self, request: Request, served: Served, answer: Answer) -> None:
         if self._send(request, answer.message) and answer.lookups:
             served.volume.files.inodes.remember(answer.ino, answer.lookups)
+
+    def _refuse(self, error: MalformedRequestError) -> None:
+        _log.debug("%s", error)
+        if error.needs_answer:
+            self._send_error(error.unique, error.errno)
 
     def _fail(self, request: Request, error: Exception) -> None:
         self._send_error(request.unique, self._failures.errno_of(_NAMES[request.opcode], error))

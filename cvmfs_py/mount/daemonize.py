@@ -256,6 +256,10 @@ class _Telling(logging.Handler):
         super().__init__(logging.WARNING)
         self._announcer = announcer
 
+    def filter(self, record: logging.LogRecord) -> bool:
+        """A server that was left for another one is no news while the other one answers; an error names all."""
+        return not record.name.startswith("cvmfs_py.network") and super().filter(record) is not False
+
     def emit(self, record: logging.LogRecord) -> None:
         self._announcer.tell(" ".join(record.getMessage().split()))
 

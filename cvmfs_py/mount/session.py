@@ -9,31 +9,35 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import time
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from cvmfs_py.errors import ConfigError, MountError
+from cvmfs_py.errors import CvmfsError, MountError
 from cvmfs_py.fuse import handover
 from cvmfs_py.fuse.failures import Failures
 from cvmfs_py.fuse.handover import MountOptions, Way
 from cvmfs_py.mount import wiring
 from cvmfs_py.mount.assemble import load_wanted_settings, open_finder
 from cvmfs_py.mount.concurrency import first_error
+from cvmfs_py.mount.engines import make_engine
 from cvmfs_py.mount.facts import mount_facts
 from cvmfs_py.mount.log_lines import RecentLines
+from cvmfs_py.mount.process_id import ProcessId
 from cvmfs_py.mount.refresh import Refresh
+from cvmfs_py.mount.registry import MountRecord, Registration, register
+from cvmfs_py.mount.runtime_directory import runtime_directory
 from cvmfs_py.mount.space import SingleSpace
 from cvmfs_py.mount.volume import MountedVolume, load_snapshot
 from cvmfs_py.stats import Stats
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from cvmfs_py.config.settings import Settings
-    from cvmfs_py.fuse.engine import Engine
     from cvmfs_py.fuse.handover import Handover
     from cvmfs_py.mount.assemble import Wanted
 
@@ -43,77 +47,94 @@ END_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 @dataclass(frozen=True, slots=True)
 class MountPlan:
-    """What is to be mounted where."""
+    """What is to be mounted where, and who may see it."""
 
     wanted: Wanted
     mountpoint: str  # or /dev/fd/N: a descriptor that somebody else has mounted
-    engine: str = ""  # empty: as configured
+    allow_other: bool = False
 
 
-async def serve_mount(plan: MountPlan, ready: Callable[[Settings], None]) -> None:
-    """Serves until the end of the mount; `ready` is called when it answers."""
+class Announcing(Protocol):
+    """Who has to be told that the mount answers."""
+
+    def ready(self, message: str = "") -> None: ...
+
+
+async def serve_mount(plan: MountPlan, announcer: Announcing) -> None:
+    """Serves until the end of the mount."""
     settings, warnings = await load_wanted_settings(plan.wanted)
     for warning in warnings:
         _log.warning("%s", warning)
-    session = _Session(plan, settings, warnings)
-    if handover.choose_way(plan.mountpoint, may_mount=False) is Way.GIVEN:
-        await session.serve_handed_over(ready)
+    session = _Session(plan, settings, warnings, announcer)
+    if is_handed_over(plan.mountpoint):
+        await session.serve_handed_over()
     else:
-        await session.serve_mounted(ready)
+        await session.serve_mounted()
+
+
+def is_handed_over(mountpoint: str) -> bool:
+    return handover.choose_way(mountpoint, may_mount=False) is Way.GIVEN
 
 
 class _Session:
     """The parts of one mount."""
 
-    def __init__(self, plan: MountPlan, settings: Settings, warnings: list[str]) -> None:
+    def __init__(self, plan: MountPlan, settings: Settings, warnings: list[str], announcer: Announcing) -> None:
         self._plan = plan
         self._settings = settings
         self._warnings = warnings
+        self._announcer = announcer
         self._stats = Stats()
         self._lines = RecentLines()
         self._space = SingleSpace()
-        self._engine = make_engine(plan.engine or settings.engine, self._space, Failures(self._stats))
+        self._engine = make_engine(settings.engine, self._space, Failures(self._stats))
+        self._registration: Registration | None = None
 
-    async def serve_mounted(self, ready: Callable[[Settings], None]) -> None:
+    async def serve_mounted(self) -> None:
         """Opens the repository first: what is wrong with it is said before anything is mounted."""
         async with self._opened() as volume:
             self._space.open(volume)
-            taken = handover.obtain(self._plan.mountpoint, mount_options(self._settings))
-            try:
-                with first_error():
-                    async with trio.open_nursery() as nursery:
-                        nursery.start_soon(self._serve, taken, nursery)
-                        nursery.start_soon(self._end_on_signals, taken)
-                        await self._probe()
-                        ready(self._settings)
-                        self._follow(volume, nursery)
-            finally:
-                taken.unmount()
+            taken = handover.obtain(self._plan.mountpoint, self._mount_options())
+            with ExitStack() as held:
+                held.callback(os.close, taken.fd)
+                held.callback(taken.unmount)
+                await self._serve_and_follow(taken, volume, held)
 
-    async def serve_handed_over(self, ready: Callable[[Settings], None]) -> None:
+    async def _serve_and_follow(self, taken: Handover, volume: MountedVolume, held: ExitStack) -> None:
+        with first_error():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._serve, taken, nursery)
+                nursery.start_soon(self._end_on_signals, taken)
+                await self._probe()
+                self._register(volume, taken, held)
+                self._follow(volume, nursery)
+                shown = volume.files.snapshot
+                self._announcer.ready(f"{shown.fqrn} is mounted at {taken.mountpoint} (revision {shown.revision})")
+
+    async def serve_handed_over(self) -> None:
         """Answers the kernel at once: who handed over the descriptor expects no handshake."""
         taken = handover.accept_given(self._plan.mountpoint)
-        try:
-            with first_error():
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._serve, taken, nursery)
-                    nursery.start_soon(self._end_on_signals, taken)
-                    try:
-                        async with self._opened() as volume:
-                            self._space.open(volume)
-                            ready(self._settings)
-                            self._follow(volume, nursery)
-                            await trio.sleep_forever()
-                    except Exception as error:
-                        self._space.fail(error)
-                        raise
-        finally:
-            taken.unmount()
+        with ExitStack() as held, first_error():
+            held.callback(os.close, taken.fd)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._serve, taken, nursery)
+                nursery.start_soon(self._end_on_signals, taken)
+                try:
+                    async with self._opened() as volume:
+                        self._space.open(volume)
+                        self._register(volume, taken, held)
+                        self._follow(volume, nursery)
+                        self._announcer.ready()
+                        await trio.sleep_forever()
+                except BaseException as error:
+                    self._space.fail(error)
+                    raise
 
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[MountedVolume]:
         settings = self._settings
         view = wiring.make_view(settings, claim_by_default=True)
+        logging.getLogger().addHandler(self._lines)
         async with open_finder(settings, self._warnings) as finder:
             told = len(self._warnings)
             root = await finder.find()
@@ -136,7 +157,8 @@ class _Session:
         with trio.open_signal_receiver(*END_SIGNALS) as signals:
             async for number in signals:
                 _log.info("%s: unmounting", signal.Signals(number).name)
-                taken.unmount()
+                # In a thread: the kernel may ask for something before it lets go.
+                await trio.to_thread.run_sync(taken.unmount)
                 self._engine.stop()
                 break
 
@@ -148,34 +170,50 @@ class _Session:
             raise MountError(f"{self._plan.mountpoint} is mounted, but does not answer: {error.strerror}") from error
 
     def _follow(self, volume: MountedVolume, nursery: trio.Nursery) -> None:
-        volume.facts = mount_facts(volume, self._lines, lambda: 0.0)
-        if volume.files.snapshot.is_pinned or not self._settings.auto_update:
+        """Keeps a live repository up to date, and lets its attributes tell about the mount."""
+        shown = volume.files.snapshot
+        if shown.is_pinned or not self._settings.auto_update:
+            volume.facts = mount_facts(volume, self._lines, lambda: 0.0)
             return
-        refresh = Refresh(volume, self._engine.revision_changed)
+        refresh = Refresh(volume, lambda: self._revision_changed(volume))
         volume.facts = mount_facts(volume, self._lines, lambda: refresh.next_at - trio.current_time())
         nursery.start_soon(refresh.run)
 
+    def _revision_changed(self, volume: MountedVolume) -> None:
+        self._engine.revision_changed()
+        if self._registration is not None:
+            shown = volume.files.snapshot
+            try:
+                self._registration.update(revision=shown.revision, root_hash=str(shown.root_hash))
+            except OSError as error:
+                _log.warning("cannot note the new revision: %s", error.strerror)
 
-def mount_options(settings: Settings) -> MountOptions:
-    is_root = os.geteuid() == 0
-    return MountOptions(
-        source=settings.fqrn,
-        allow_other=is_root,
-        default_permissions=settings.check_permissions,
-        suid=settings.suid and is_root,
-    )
-
-
-def make_engine(name: str, space: SingleSpace, failures: Failures) -> Engine:
-    """The engine of this name."""
-    if name == "pyfuse3":
+    def _register(self, volume: MountedVolume, taken: Handover, held: ExitStack) -> None:
+        """A mount that cannot be noted is a mount all the same."""
+        shown = volume.files.snapshot
+        record = MountRecord(
+            fqrn=shown.fqrn,
+            mountpoint=os.fsencode(taken.mountpoint),
+            process=ProcessId.own(),
+            started_at_s=time.time(),
+            revision=shown.revision,
+            root_hash=str(shown.root_hash),
+            tag=shown.tag or None,
+            cache_dir=os.fsencode(self._settings.cache_dir),
+            engine=self._settings.engine,
+        )
         try:
-            from cvmfs_py.fuse.pyfuse3_engine import Pyfuse3Engine
-        except ImportError as error:
-            raise MountError(f"the engine pyfuse3 cannot be used here: {error}; pip install pyfuse3") from error
-        return Pyfuse3Engine(space, failures)
-    if name == "channel":
-        from cvmfs_py.fuse.channel import Channel
+            self._registration = register(record, runtime_directory(os.environ, os.geteuid()))
+        except CvmfsError as error:
+            _log.warning("%s", error)
+        else:
+            held.enter_context(self._registration)
 
-        return Channel(space, failures)
-    raise ConfigError(f"there is no engine {name!r}; there are channel and pyfuse3")
+    def _mount_options(self) -> MountOptions:
+        is_root = os.geteuid() == 0
+        return MountOptions(
+            source=self._settings.fqrn,
+            allow_other=is_root or self._plan.allow_other,
+            default_permissions=self._settings.check_permissions,
+            suid=self._settings.suid and is_root,
+        )

@@ -24,7 +24,7 @@ class SingleSpace:
 
     def __init__(self, volume: Volume | None = None) -> None:
         self._volume = volume
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
         self._decided = trio.Event()
         if volume is not None:
             self._decided.set()
@@ -33,7 +33,7 @@ class SingleSpace:
         self._volume = volume
         self._decided.set()
 
-    def fail(self, failure: Exception) -> None:
+    def fail(self, failure: BaseException) -> None:
         """There will be no volume: whoever waits is told."""
         self._failure = failure
         self._decided.set()

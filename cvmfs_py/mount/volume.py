@@ -16,9 +16,9 @@ from catalog.errors import CatalogError
 from cvmfs_py.errors import CvmfsError
 from cvmfs_py.fuse.volume import FOREVER_S, KernelTimes
 from cvmfs_py.mount.roots import RootOrigin
+from cvmfs_py.vfs.facts import MountFacts
 from cvmfs_py.vfs.files import RepositoryFiles
 from cvmfs_py.vfs.inodes import Inodes
-from cvmfs_py.vfs.facts import MountFacts
 from cvmfs_py.vfs.magic import Subject
 from cvmfs_py.vfs.snapshot import Snapshot
 from cvmfs_py.vfs.statfs import file_system_status

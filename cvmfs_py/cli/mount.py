@@ -1,0 +1,110 @@
+"""`cvmfs-py mount`: mounts a repository, in the background unless it is told to stay."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cvmfs_py.cli import options as common
+from cvmfs_py.errors import UsageError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from cvmfs_py.mount.daemonize import Announcer
+    from cvmfs_py.mount.session import MountPlan
+
+READY_DEADLINE_S = 600.0  # the first catalog of a large repository over a slow line
+
+
+def build_parser(prog: str) -> argparse.ArgumentParser:
+    parser = common.new_parser(
+        prog,
+        "Mount a repository. The command returns when the mount answers; a daemon serves it until it is unmounted."
+        " Without a mountpoint it is /cvmfs/REPO for root, for others a directory of their own, which is printed.",
+        "cvmfs-py mount sft.cern.ch /cvmfs/sft.cern.ch",
+        more=("cvmfs-py mount sft.cern.ch@v1 ~/sft-v1",),
+    )
+    parser.add_argument("repository", metavar="REPO", help="FQRN, FQRN@TAG or URL")
+    parser.add_argument("mountpoint", metavar="MOUNTPOINT", nargs="?", help="an existing directory, or /dev/fd/N")
+    parser.add_argument("-f", "--foreground", action="store_true", help="stay, until it is unmounted")
+    parser.add_argument("--allow-other", action="store_true", help="other users may use it, too (root: always)")
+    add_engine_option(parser)
+    common.add_repository_options(parser)
+    return parser
+
+
+def add_engine_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--engine",
+        metavar="NAME",
+        choices=("channel", "pyfuse3"),
+        help="who speaks with the kernel: channel or pyfuse3 (CVMFS_PY_ENGINE)",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    from cvmfs_py.cli.session import wanted
+    from cvmfs_py.mount.session import MountPlan
+
+    request = common.request_of(options, options.repository)
+    if request.target.path:
+        raise UsageError(f"{options.repository}: only whole repositories are mounted; leave out the path")
+    if options.engine is not None:
+        request.overrides["CVMFS_PY_ENGINE"] = options.engine
+    place = options.mountpoint or _default_mountpoint(wanted(request).name, request.target.tag)
+    plan = MountPlan(wanted(request), os.path.abspath(place), options.allow_other)
+    return start(plan, foreground=options.foreground, debug=options.debug)
+
+
+def start(plan: MountPlan, *, foreground: bool, debug: bool) -> int:
+    """Mounts; in the background it returns when the mount answers."""
+    from cvmfs_py.mount.daemon_log import choose_log
+    from cvmfs_py.mount.daemonize import ForegroundAnnouncer, start_daemon
+    from cvmfs_py.mount.session import is_handed_over
+
+    def work(announcer: Announcer) -> int:
+        import trio
+
+        from cvmfs_py.mount.limits import raise_descriptor_limit
+        from cvmfs_py.mount.session import serve_mount
+
+        raise_descriptor_limit()
+        trio.run(serve_mount, plan, announcer, restrict_keyboard_interrupt_to_checkpoints=True)
+        return 0
+
+    if foreground:
+        return work(ForegroundAnnouncer())
+    kept = (int(Path(plan.mountpoint).name),) if is_handed_over(plan.mountpoint) else ()
+    log = choose_log(os.fsencode(plan.mountpoint), os.environ, os.geteuid(), debug=debug)
+    message = start_daemon(work, deadline_s=READY_DEADLINE_S, log=log, kept_fds=kept, hear=_hear)
+    if message:
+        print(message)
+    return 0
+
+
+def _hear(text: str) -> None:
+    from cvmfs_py.cli.session import warn
+
+    warn([text])
+
+
+def _default_mountpoint(name: str, tag: str | None) -> str:
+    """/cvmfs/NAME for root, else a directory that only its user can reach. It is made."""
+    from cvmfs_py.config.load import resolve_fqrn
+    from cvmfs_py.errors import MountError
+    from cvmfs_py.mount.runtime_directory import runtime_directory
+
+    fqrn = resolve_fqrn(name, environment=dict(os.environ), config_files=None, overrides={})
+    base = "/cvmfs"
+    if os.geteuid() != 0:
+        base = os.path.join(os.fsdecode(runtime_directory(os.environ, os.geteuid())), "mounts")
+    place = os.path.join(base, fqrn if tag is None else f"{fqrn}@{tag.replace('/', '-')}")
+    try:
+        os.makedirs(place, exist_ok=True)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTCONN):  # a dead mount is there, and cannot be looked at
+            raise MountError(f"cannot make the mountpoint {place}: {error.strerror}; name another one") from error
+    return place
