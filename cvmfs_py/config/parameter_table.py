@@ -127,7 +127,7 @@ _VIEW: tuple[_Row, ...] = (
     ("XATTR_PRIVILEGED_GIDS", Kind.IDS, "xattr_privileged_gids", None, "the numbers of these groups; 0 always is one"),
 )
 _MOUNT: tuple[_Row, ...] = (
-    ("PY_ENGINE", Kind.TEXT, "engine", "pyfuse3", "who speaks with the kernel: pyfuse3"),
+    ("PY_ENGINE", Kind.TEXT, "engine", "channel", "who speaks with the kernel: channel or pyfuse3"),
     ("CHECK_PERMISSIONS", Kind.SWITCH, "check_permissions", "no", "the kernel obeys owners and modes"),
     ("SUID", Kind.SWITCH, "suid", "no", "programs may change their user when they are run (only as root)"),
     (
