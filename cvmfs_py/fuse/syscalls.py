@@ -25,6 +25,7 @@ class MountFlag(enum.IntFlag):
     REMOUNT = 1 << 5
     BIND = 1 << 12
     RECURSIVE = 1 << 14
+    UNBINDABLE = 1 << 17
     PRIVATE = 1 << 18
     SLAVE = 1 << 19
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from cvmfs_py.fuse import syscalls
 from cvmfs_py.fuse.mountinfo import load_mounts
+from tests.mount.limits import become
 from tests.mount.tiny_fuse import serve
 
 if TYPE_CHECKING:
@@ -53,9 +54,7 @@ def run_as(uid: int, function: Callable[[], T]) -> T:
 def _outcome(uid: int, function: Callable[[], Any]) -> tuple[Any, BaseException | None]:
     try:
         if uid != os.geteuid():
-            os.setgroups([])
-            os.setresgid(uid, uid, uid)
-            os.setresuid(uid, uid, uid)
+            become(uid)
         os.chdir("/")
         return function(), None
     except BaseException as error:  # noqa: BLE001  # it is raised again, in the parent

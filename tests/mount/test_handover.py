@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import signal
@@ -18,6 +17,7 @@ from cvmfs_py.fuse.handover import MountOptions, Way, obtain
 from cvmfs_py.fuse.mountinfo import mount_at, parse_mountinfo
 from cvmfs_py.fuse.mountpoint import Life, probe
 from cvmfs_py.fuse.privileges import Capability, parse_privileges
+from tests.mount.limits import gain_nothing
 from tests.mount.people import USER, directory_of, end, run_as, start_server
 from tests.mount.tiny_fuse import FILES
 
@@ -326,7 +326,7 @@ def test_what_fusermount_refuses_comes_with_a_cure(user_place: str) -> None:
 @needs_fusermount
 def test_without_new_privileges_setuid_programs_fail(user_place: str) -> None:
     def work() -> None:
-        assert ctypes.CDLL(None).prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
+        gain_nothing()
         obtain(user_place, OPTIONS)
 
     with pytest.raises(MountError, match="no_new_privs") as caught:
