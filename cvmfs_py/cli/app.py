@@ -45,6 +45,7 @@ COMMANDS = {
     "serve": Command("cvmfs_py.cli.serve", "serve repository directories over HTTP"),
     "cache": Command("cvmfs_py.cli.cache", "look after the local cache"),
     "config": Command("cvmfs_py.cli.config", "show and check the configuration"),
+    "doctor": Command("cvmfs_py.cli.doctor", "find out why a mount does not work here"),
     "repo": Command("cvmfs_py.cli.repo", "make repositories of your own and publish to them"),
     "demo": Command("cvmfs_py.cli.demo", "show the whole way on a small repository of its own"),
 }

@@ -33,8 +33,8 @@ EXIT_MOUNT = 3
 EXIT_OTHER = 5
 END_LIMIT_S = 3.0  # for ending by itself, and again for doing so when told
 MASK = 0o022
-_TEXT_LIMIT = 4000
-_NOTES_LIMIT_BYTES = 32 << 10  # together: less than a pipe holds, so that nobody who does not read is waited for
+_TEXT_LIMIT = 2000  # at most twelve bytes each: with all notes less than a pipe holds, so that no reader is waited for
+_NOTES_LIMIT_BYTES = 32 << 10
 
 
 class DaemonError(MountError):
@@ -62,17 +62,18 @@ class Announcer:
 
     def tell(self, text: str) -> None:
         """For the user, while it is not ready: a warning, or how far it is."""
-        self._notes_bytes += 8 * len(text[:_TEXT_LIMIT])
-        if self._notes_bytes <= _NOTES_LIMIT_BYTES:
-            self._send({"note": text[:_TEXT_LIMIT]})
+        data = _encode({"note": text[:_TEXT_LIMIT]})
+        if self._notes_bytes + len(data) <= _NOTES_LIMIT_BYTES:
+            self._notes_bytes += len(data)
+            self._send(data)
 
     def ready(self, message: str = "") -> None:
         """The mount answers: the caller may go on."""
-        self._send({"ready": message[:_TEXT_LIMIT]})
+        self._send(_encode({"ready": message[:_TEXT_LIMIT]}))
         self.close()
 
     def fail(self, failure: Failure) -> None:
-        self._send({"failed": failure.message[:_TEXT_LIMIT], "exit_code": failure.exit_code})
+        self._send(_encode({"failed": failure.message[:_TEXT_LIMIT], "exit_code": failure.exit_code}))
         self.close()
 
     def close(self) -> None:
@@ -80,13 +81,16 @@ class Announcer:
             os.close(self._fd)
             self._fd = -1
 
-    def _send(self, value: dict[str, object]) -> None:
+    def _send(self, data: bytes) -> None:
         if self._fd < 0:
             return
-        data = json.dumps(value).encode() + b"\n"
         with suppress(BrokenPipeError):  # SIGPIPE is ignored by Python
             while data:
                 data = data[os.write(self._fd, data) :]
+
+
+def _encode(value: dict[str, object]) -> bytes:
+    return json.dumps(value).encode() + b"\n"
 
 
 class ForegroundAnnouncer(Announcer):

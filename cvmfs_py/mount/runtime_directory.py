@@ -25,6 +25,7 @@ LIMIT_BYTES = 64 << 10
 SYSTEM = b"/run/" + NAME.encode()
 _USERS = b"/run/user"
 _TEMPORARY = b"/tmp"
+_NOBODY = 65534  # the kernel's name for those who have none in a user namespace
 
 
 def runtime_directory(environment: Mapping[str, str], user_id: int) -> bytes:
@@ -71,6 +72,10 @@ def open_directory(directory: bytes, *, must_be_mine: bool = False) -> int:
         owner = _expected_owner(directory)
         if must_be_mine:
             owner = os.geteuid()
+        if owner is not None and info.st_uid == _NOBODY and not must_be_mine:
+            raise FileNotFoundError(
+                errno.ENOENT, "its owner is outside of this user namespace, and so is what it tells"
+            )
         if owner is not None and info.st_uid != owner:
             raise PermissionError(errno.EPERM, f"it belongs to user {info.st_uid} and not to {owner}")
         if info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):

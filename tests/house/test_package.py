@@ -51,7 +51,7 @@ def names_in(wheel: Path) -> set[str]:
 def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
     information = f"cvmfs_py-{cvmfs_py.__version__}.dist-info"
     expected = {f"{information}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "licenses/LICENSE")}
-    expected |= {SCRIPT, "cvmfs_py/conf/cvmfs-py", "cvmfs_py/conf/domains.toml", "cvmfs_py/conf/nginx.conf"}
+    expected |= {SCRIPT, *(f"cvmfs_py/{path.relative_to(TOP)}" for path in (TOP / "conf").rglob("*") if path.is_file())}
     for package in PACKAGES:
         expected.add(f"{package}/py.typed")
         expected |= {str(path.relative_to(TOP)) for path in (TOP / package).rglob("*.py")}

@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from cvmfs_py.mount.process_id import ProcessId, read_start_ticks
 from cvmfs_py.mount.registry import MountList, MountRecord, MountState, list_recorded, register
 from cvmfs_py.mount.runtime_directory import LIMIT_BYTES, record_directories, runtime_directory
 from tests.simulator.abilities import unshare_command, why_no_mounts
+from tests.simulator.command import as_nobody, in_mount_namespace
 
 TOP = Path(__file__).parents[2]
 LISTING = """
@@ -260,6 +262,26 @@ def test_the_directory_of_an_ordinary_user(tmp_path: Path) -> None:
         assert os.fsencode(place) in record_directories({}, 0)
     finally:
         place.rmdir()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
+def test_root_of_a_user_namespace_goes_on_as_a_user() -> None:
+    """The system's directory is not its own, and that is no news to it."""
+    script = f"""
+import os, sys
+sys.path.insert(0, {str(TOP)!r})
+from cvmfs_py.mount.runtime_directory import runtime_directory
+from cvmfs_py.mount.registry import list_mounts
+environment = {{"XDG_RUNTIME_DIR": "/run/user"}}
+print(os.geteuid(), runtime_directory(environment, 0), list_mounts(environment, 0))
+"""
+    prepare = "mount -t tmpfs tmpfs /run && mkdir -m 755 /run/cvmfs-py && mkdir -m 1777 /run/user"
+    with tempfile.TemporaryDirectory(prefix="cvmfs-py-public-") as place:
+        os.chmod(place, 0o755)
+        ordinary = [*in_mount_namespace(prepare), *as_nobody(Path(place) / "namespace"), "unshare", "-U", "-r"]
+        command = [*ordinary, sys.executable, "-I", "-c", script]
+        done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
+    assert done.stdout == "0 b'/run/user/cvmfs-py' MountList(mounts=(), warnings=())\n", done.stderr
 
 
 def test_numbers_of_processes_are_used_again() -> None:

@@ -1,0 +1,89 @@
+"""`cvmfs-py doctor`: looks at everything that a mount needs, in order, and says what is wrong and how to cure it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cvmfs_py.cli import options as common
+from cvmfs_py.cli.output import one_line, write_json, write_line
+from cvmfs_py.errors import MountError, UsageError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from cvmfs_py.mount.assemble import Wanted
+    from cvmfs_py.mount.diagnosis import Check
+
+_INDENT = 28
+
+
+def build_parser(prog: str) -> argparse.ArgumentParser:
+    parser = common.new_parser(
+        prog,
+        "Find out why a mount does not work here: device, rights, user namespaces, configuration, keys, network,"
+        " signatures, clock, cache and limits, in this order, each with a cure.\n\n"
+        "The exit code is 0 when a mount can work in at least one way, else 3.",
+        "cvmfs-py doctor sft.cern.ch",
+        more=("cvmfs-py doctor --json",),
+    )
+    parser.add_argument("repository", metavar="REPO", nargs="?", help="FQRN or URL; without one, only the machine")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    common.add_repository_options(parser)
+    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    from cvmfs_py.mount.diagnosis import can_mount, check_machine
+    from cvmfs_py.mount.machine import gather_facts
+
+    wanted = _wanted(options)
+    # Before the event loop: mounting is tried in processes that are forked.
+    checks = check_machine(gather_facts())
+    checks += _check_the_rest(wanted)
+    if options.json:
+        write_json(
+            {
+                "can_mount": can_mount(checks),
+                "checks": [
+                    {"name": check.name, "outcome": check.outcome.value, "found": check.found, "cure": check.cure}
+                    for check in checks
+                ],
+            }
+        )
+    else:
+        for line in _lines(checks):
+            write_line(line.encode("utf-8", "surrogateescape"))
+    if not can_mount(checks):
+        raise MountError("a mount cannot work here as it is; see what has failed")
+    return 0
+
+
+def _wanted(options: argparse.Namespace) -> Wanted:
+    from cvmfs_py.mount.assemble import Wanted
+
+    if options.repository is None:
+        return Wanted("", common.local_overrides(options), common.config_files_of(options))
+    request = common.request_of(options, options.repository)
+    if request.target.path:
+        raise UsageError(f"{options.repository}: a whole repository is mounted; leave out the path")
+    return Wanted(request.target.name, request.overrides, request.config_files)
+
+
+def _check_the_rest(wanted: Wanted) -> list[Check]:
+    from cvmfs_py.cli.session import run_async
+    from cvmfs_py.mount.repository_diagnosis import check_repository
+    from cvmfs_py.mount.room_diagnosis import check_cache, check_descriptors
+
+    checks, settings = run_async(check_repository, wanted)
+    if settings is not None:
+        checks.append(check_cache(settings))
+    return [*checks, check_descriptors()]
+
+
+def _lines(checks: list[Check]) -> list[str]:
+    lines: list[str] = []
+    for check in checks:
+        lines.append(f"{check.outcome.value:<10}  {check.name:<14}  {one_line(check.found)}")
+        if check.cure:
+            lines.append(f"{'':<{_INDENT}}cure: {one_line(check.cure)}")
+    return lines
