@@ -51,13 +51,20 @@ class NodePage(NamedTuple):
 class RepositoryFiles:
     """One repository in a mount, at one inode: ROOT, or that of its directory in a mount that holds several."""
 
-    def __init__(self, inodes: Inodes[RepositoryFiles], snapshot: Snapshot, root: Inode = ROOT) -> None:
+    def __init__(
+        self,
+        inodes: Inodes[RepositoryFiles],
+        snapshot: Snapshot,
+        root: Inode = ROOT,
+        *,
+        recent_limit: int = RECENT_LIMIT,
+    ) -> None:
         self.inodes = inodes
         self.snapshot = snapshot
         self.root = root
         self._superseded: list[CatalogTree] = []
-        self._entries: Recent[Entry] = Recent(RECENT_LIMIT)
-        self._paths: Recent[bytes] = Recent(RECENT_LIMIT)
+        self._entries: Recent[Entry] = Recent(recent_limit)
+        self._paths: Recent[bytes] = Recent(recent_limit)
         self._last: tuple[Catalog, int] | None = None  # neighbours are mostly in one catalog
 
     # --- effects
