@@ -56,9 +56,22 @@ class CatalogTree:
             return None
         return DirectoryView(located.entry, self._catalog_within(located, open_object), path)
 
+    def mounted(self, mountpoint: bytes, open_object: OpenObject) -> Catalog:
+        """The catalog of a mountpoint that was attached before, attached again if it was evicted."""
+        catalog = self._opened.get(mountpoint)
+        if catalog is not None:
+            return catalog
+        if mountpoint:
+            transition, level = self._known[mountpoint]
+            return self._attach(transition, level, open_object)
+        ref = self.root_ref
+        catalog = Catalog.open(open_object(ref), b"", ref.content_hash)
+        self._opened.add(catalog)
+        return catalog
+
     def located_row(self, mountpoint: bytes, rowid: int, open_object: OpenObject) -> Located | None:
         """The entry in a row of the catalog mounted at `mountpoint`, which was attached before; for inode numbers."""
-        catalog = self._mounted(mountpoint, open_object)
+        catalog = self.mounted(mountpoint, open_object)
         entry = catalog.entry(rowid)
         path = catalog.path_of(rowid)
         return None if entry is None or path is None else Located(entry, catalog, path)
@@ -84,7 +97,7 @@ class CatalogTree:
         return tuple(ref for ref in found if ref is not None)
 
     def root_properties(self, open_object: OpenObject) -> Properties:
-        return self._mounted(b"", open_object).properties
+        return self.mounted(b"", open_object).properties
 
     def detach(self, content_hash: ContentHash) -> None:
         """Closes what is attached of a catalog, wherever it is mounted: the next use opens its object anew."""
@@ -124,22 +137,9 @@ class CatalogTree:
             while end > 0:
                 mountpoint = path[:end]
                 if mountpoint in known:
-                    return self._mounted(mountpoint, open_object)
+                    return self.mounted(mountpoint, open_object)
                 end = path.rfind(b"/", 0, end)
-        return self._mounted(b"", open_object)
-
-    def _mounted(self, mountpoint: bytes, open_object: OpenObject) -> Catalog:
-        """The catalog of a known mountpoint, attached again if it was evicted."""
-        catalog = self._opened.get(mountpoint)
-        if catalog is not None:
-            return catalog
-        if mountpoint:
-            transition, level = self._known[mountpoint]
-            return self._attach(transition, level, open_object)
-        ref = self.root_ref
-        catalog = Catalog.open(open_object(ref), b"", ref.content_hash)
-        self._opened.add(catalog)
-        return catalog
+        return self.mounted(b"", open_object)
 
     def _attach(self, transition: Transition, level: int, open_object: OpenObject) -> Catalog:
         catalog = self._opened.get(transition.mountpoint)

@@ -13,6 +13,7 @@ import errno
 from typing import TYPE_CHECKING, NamedTuple
 
 from catalog.content import file_spans
+from catalog.directory import Located
 from catalog.errors import CatalogError, show_path
 from cvmfs_py.errors import FsError
 from cvmfs_py.vfs import attrs
@@ -22,17 +23,16 @@ from cvmfs_py.vfs.recent import Recent
 if TYPE_CHECKING:
     from cache.address import ContentHash
     from catalog.content import Span
-    from catalog.directory import Located
     from catalog.entry import Entry
     from catalog.opened import OpenObject
     from catalog.reader import Catalog
     from catalog.tree import CatalogTree
-    from cvmfs_py.vfs.inodes import Inodes
+    from cvmfs_py.vfs.inodes import InodeRange, Inodes
     from cvmfs_py.vfs.snapshot import Snapshot
 
 NAME_LIMIT_BYTES = 255
 _GROUPED = 1 << 32  # link counts that belong to a hard-link group begin here
-PATH_LIMIT = 4096  # of each kind of thing that is remembered: some hundred bytes each
+RECENT_LIMIT = 4096  # of each kind of thing that is remembered: some hundred bytes each
 
 
 class Node(NamedTuple):
@@ -43,22 +43,29 @@ class Node(NamedTuple):
 
 
 class NodePage(NamedTuple):
-    """A part of a listing, in the order of rows. `next_rowid`: go on after this one; None: that was all."""
+    """A part of a listing, in the order of rows, empty only at the end. `next_rowid`: go on after this; None: all."""
 
     nodes: list[Node]
     next_rowid: int | None
 
 
 class RepositoryFiles:
-    """One repository in a mount, at one inode: ROOT, or that of a directory which holds several."""
+    """One repository in a mount, at one inode: ROOT, or that of its directory in a mount that holds several."""
 
-    def __init__(self, inodes: Inodes[RepositoryFiles], snapshot: Snapshot, root: Inode = ROOT) -> None:
+    def __init__(
+        self,
+        inodes: Inodes[RepositoryFiles],
+        snapshot: Snapshot,
+        root: Inode = ROOT,
+        *,
+        recent_limit: int = RECENT_LIMIT,
+    ) -> None:
         self.inodes = inodes
         self.snapshot = snapshot
         self.root = root
         self._superseded: list[CatalogTree] = []
-        self._paths: Recent[bytes] = Recent(PATH_LIMIT)  # of directories
-        self._entries: Recent[Entry] = Recent(PATH_LIMIT)
+        self._entries: Recent[Entry] = Recent(recent_limit)
+        self._paths: Recent[bytes] = Recent(recent_limit)
         self._last: tuple[Catalog, int] | None = None  # neighbours are mostly in one catalog
 
     # --- effects
@@ -67,7 +74,9 @@ class RepositoryFiles:
         """Shows another snapshot from now on. Inodes of the old one stay valid until they are forgotten."""
         old = self.snapshot
         self.snapshot = snapshot
+        self._last = None
         if old.tree is not snapshot.tree:
+            self._superseded = [each for each in self._superseded if each is not snapshot.tree]
             self._superseded.append(old.tree)
             self.release_superseded()
 
@@ -80,15 +89,12 @@ class RepositoryFiles:
             else:
                 kept.append(tree)
         if len(kept) < len(self._superseded):
-            self._paths.clear()
-            self._entries.clear()
-            self._last = None
+            self._clear()
         self._superseded = kept
 
     def forget(self, ino: int, count: int) -> None:
         """The kernel has let go of an inode."""
-        freed = self.inodes.forget(ino, count)
-        if freed is not None and freed.tree is not self.snapshot.tree:
+        if self.inodes.forget(ino, count) is not None and self._superseded:
             self.release_superseded()
 
     def detach(self, content_hash: ContentHash) -> None:
@@ -97,9 +103,12 @@ class RepositoryFiles:
             tree.detach(content_hash)
 
     def close(self) -> None:
+        """Closes all catalogs. Every inode but the root of the mount is unknown from now on."""
         for tree in (*self._superseded, self.snapshot.tree):
             tree.close()
         self._superseded.clear()
+        self.inodes.drop_owner(self)
+        self._clear()
 
     @property
     def attached_count(self) -> int:
@@ -110,9 +119,16 @@ class RepositoryFiles:
 
     def node(self, ino: Inode, open_object: OpenObject) -> Node:
         """What stat shows."""
-        if ino != self.root and (entry := self._entries.get(ino)) is not None:
-            return Node(ino, entry)
-        return Node(ino, self.located(ino, open_object).entry)
+        if ino == self.root:
+            return Node(ino, self.located(ino, open_object).entry)
+        entry = self._entries.get(ino)
+        if entry is None:
+            tree, found = self._found(ino)
+            entry = tree.mounted(found.mountpoint, open_object).entry(ino - found.base)
+            if entry is None:
+                raise _unknown(ino)
+            self._entries.put(ino, entry)
+        return Node(ino, entry)
 
     def lookup(self, parent: Inode, name: bytes, open_object: OpenObject) -> Node | None:
         """The entry of this name; None: there is none, and there will be none in this directory."""
@@ -123,12 +139,16 @@ class RepositoryFiles:
         return None if located is None else self._node(tree, located)
 
     def page(self, ino: Inode, after_rowid: int, limit: int, open_object: OpenObject) -> NodePage:
-        """The next entries of a directory; begin with 0. Hidden ones are left out."""
+        """The next entries of a directory, at most `limit`; begin with 0. Hidden ones are left out."""
+        if limit < 1:
+            raise FsError(errno.EINVAL, "a part of a listing has at least one entry")
         tree, path = self._directory(ino, open_object)
         view = tree.open_directory(path, open_object)
         if view is None:
             raise FsError(errno.ENOTDIR, f"{show_path(path)} is not a directory")
         page = view.page(after_rowid, limit)
+        while not page.entries and page.next_rowid is not None:  # for a kernel, a part without entries is the end
+            page = view.page(page.next_rowid, limit)
         catalog = view.catalog
         base = self._base(tree, catalog)
         nodes = [
@@ -139,13 +159,17 @@ class RepositoryFiles:
         return NodePage(nodes, page.next_rowid)
 
     def parent(self, ino: Inode, open_object: OpenObject) -> Inode:
-        """The inode of the directory above; of the root its own."""
+        """The inode of the directory above; of the root of a repository, as of that of the mount, ROOT."""
+        if ino == self.root:
+            return ROOT
         tree, path = self._directory(ino, open_object)
         above = path.rpartition(b"/")[0]
         if not above:
             return self.root
         located = tree.lookup(above, open_object)
-        return self.root if located is None else self._node(tree, located).ino
+        if located is None:
+            raise CatalogError(f"the catalogs above {show_path(path)} are damaged: {show_path(above)} is missing")
+        return self._node(tree, located).ino
 
     def read_link(self, ino: Inode, open_object: OpenObject) -> bytes:
         entry = self.node(ino, open_object).entry
@@ -155,12 +179,12 @@ class RepositoryFiles:
 
     def spans(self, ino: Inode, open_object: OpenObject) -> tuple[Span, ...]:
         """The objects that make up a regular file, in order."""
-        tree = self._tree(ino)
+        tree = self.snapshot.tree if ino == self.root else self._found(ino)[0]
+        volatile = tree.root_properties(open_object).is_volatile  # first: it may evict the catalog of the file
         located = self.located(ino, open_object)
         if not located.entry.is_regular:
             number = errno.EISDIR if located.entry.is_directory else errno.EINVAL
             raise FsError(number, f"{show_path(located.path)} is no regular file")
-        volatile = tree.root_properties(open_object).is_volatile
         return file_spans(located.catalog, located.entry, located.path, volatile=volatile)
 
     def located(self, ino: Inode, open_object: OpenObject) -> Located:
@@ -168,52 +192,65 @@ class RepositoryFiles:
         if ino == self.root:
             tree = self.snapshot.tree
             located = tree.lookup(b"", open_object)
-        else:
-            tree = self._tree(ino)
-            found = self.inodes.find(ino)
-            assert found is not None
-            located = tree.located_row(found.mountpoint, ino - found.base, open_object)
+            if located is None:
+                raise CatalogError("the root catalog has no root directory", tree.root_ref.content_hash)
+            return located
+        tree, found = self._found(ino)
+        entry, path = self._entries.get(ino), self._paths.get(ino)
+        if entry is not None and path is not None:
+            return Located(entry, tree.mounted(found.mountpoint, open_object), path)
+        located = tree.located_row(found.mountpoint, ino - found.base, open_object)
         if located is None:
-            raise CatalogError(f"inode {ino} has no entry", tree.root_ref.content_hash)
-        if ino != self.root:
-            self._remember(ino, located)
+            raise _unknown(ino)
+        self._remember(ino, located)
         return located
 
     # --- how
 
-    def _tree(self, ino: Inode) -> CatalogTree:
-        if ino == self.root:
-            return self.snapshot.tree
+    def _found(self, ino: Inode) -> tuple[CatalogTree, InodeRange[RepositoryFiles]]:
         found = self.inodes.find(ino)
-        if found is None:
-            raise FsError(errno.ESTALE, f"inode {ino} is not known")
-        return found.tree
+        if found is None or found.tree is None or found.owner is not self:
+            raise _unknown(ino)
+        return found.tree, found
 
     def _directory(self, ino: Inode, open_object: OpenObject) -> tuple[CatalogTree, bytes]:
+        """Where to look for the contents of a directory. Opens no catalog for what was used lately."""
         if ino == self.root:
             return self.snapshot.tree, b""
-        path = self._paths.get(ino)
-        if path is None:
-            located = self.located(ino, open_object)
-            if not located.entry.is_directory:
-                raise FsError(errno.ENOTDIR, f"{show_path(located.path)} is not a directory")
-            path = located.path
-        return self._tree(ino), path
+        tree, _ = self._found(ino)
+        entry, path = self._entries.get(ino), self._paths.get(ino)
+        if entry is None or path is None:
+            entry, _, path = self.located(ino, open_object)
+        if not entry.is_directory:
+            raise FsError(errno.ENOTDIR, f"{show_path(path)} is not a directory")
+        return tree, path
 
     def _node(self, tree: CatalogTree, located: Located) -> Node:
         entry, catalog = located.entry, located.catalog
-        ino = Inode(self._base(tree, catalog) + catalog.first_link(entry))
-        self._remember(ino, located)
+        rowid = entry.rowid if entry.hardlinks < _GROUPED else catalog.first_link(entry)
+        ino = Inode(self._base(tree, catalog) + rowid)
+        if rowid == entry.rowid:  # what a number means must not depend on the name by which it was asked for last
+            self._remember(ino, located)
         return Node(ino, entry)
 
     def _base(self, tree: CatalogTree, catalog: Catalog) -> int:
         if self._last is not None and self._last[0] is catalog:
             return self._last[1]
-        base = self.inodes.range_of(self, tree, catalog.mountpoint, catalog.content_hash, catalog.max_rowid).base
-        self._last = catalog, base
-        return base
+        found = self.inodes.range_of(self, tree, catalog.mountpoint, catalog.content_hash, catalog.max_rowid)
+        if tree is self.snapshot.tree:  # an old tree may lead to what is current, too, and must not take it back
+            self.inodes.move(found, tree)
+        self._last = catalog, found.base
+        return found.base
 
     def _remember(self, ino: Inode, located: Located) -> None:
         self._entries.put(ino, located.entry)
-        if located.entry.is_directory:
-            self._paths.put(ino, located.path)
+        self._paths.put(ino, located.path)
+
+    def _clear(self) -> None:
+        self._entries.clear()
+        self._paths.clear()
+        self._last = None
+
+
+def _unknown(ino: int) -> FsError:
+    return FsError(errno.ESTALE, f"inode {ino} is not known")
