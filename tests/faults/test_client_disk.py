@@ -331,3 +331,18 @@ def test_the_index_is_damaged(warm: Client, damage: str) -> None:
     assert f'"objects": {objects + 1}' in done.output.decode()
     assert warm.run("cache", "check").code == 0
     assert os.listdir(warm.cache / "txn") == []
+
+
+def test_a_small_limit_of_open_files(tmp_path: Path) -> None:
+    """Many systems have 1024 at first and let every process raise that."""
+    tree = Directory({f"file{number}": File(b"%d" % number * 64, chunk_sizes=8) for number in range(20)})
+    for level in range(100):
+        tree = Directory({f"level{level}": tree})
+    repository = Repository.create(tmp_path / "repository", FQRN)
+    repository.publish(tree)
+    with SlowServer(repository.document_root) as server:
+        client = Client(tmp_path / "client", FQRN, [server.url], repository.master_public_key)
+        wrapper = ["/bin/sh", "-c", 'ulimit -S -n 64; exec "$@"', "sh"]
+        done = client.run("cp", "-rq", f"{FQRN}:/", "copy", wrapper=wrapper)
+    assert (done.code, done.errors) == (0, "")
+    assert len([path for path in (client.directory / "copy").rglob("file*") if path.is_file()]) == 20
