@@ -76,7 +76,6 @@ def add_local_options(group: argparse._ArgumentGroup | argparse.ArgumentParser) 
     group.add_argument(
         "--config",
         metavar="FILES",
-        type=given,
         help="read these files, separated by ':', instead of those below /etc/cvmfs",
     )
     group.add_argument(
