@@ -153,7 +153,7 @@ def test_what_is_no_size(text: str) -> None:
         cache.parse_size(text)
 
 
-@pytest.mark.parametrize("option", ["--tag", "--date", "--root-hash", "--key", "--keys-dir", "--cache-dir", "--config"])
+@pytest.mark.parametrize("option", ["--tag", "--date", "--root-hash", "--key", "--keys-dir", "--cache-dir"])
 def test_what_is_given_says_something(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     """`--tag "$TAG"` without a TAG must not mean the newest revision, nor --cache-dir the current directory."""
     with pytest.raises(SystemExit) as end:
