@@ -27,7 +27,7 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
         "cvmfs-py cp -r sft.cern.ch:/lcg/releases/ROOT ./ROOT",
     )
     parser.add_argument("source", metavar="REPO:PATH", help="FQRN or URL, with a path inside")
-    parser.add_argument("destination", metavar="DEST", help="a local path")
+    parser.add_argument("destination", metavar="DEST", type=common.given, help="a local path")
     parser.add_argument("-r", "-R", "--recursive", action="store_true", help="copy directories with all below")
     parser.add_argument("-a", "--archive", action="store_true", help="like -r, and keep owners and all attributes")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress and no summary")

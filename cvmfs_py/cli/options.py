@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,6 @@ from cvmfs_py.config.target import Target, parse_target
 from cvmfs_py.errors import UsageError
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Sequence
 
 _SCHEMES = ("http://", "https://", "file://")
@@ -35,6 +35,13 @@ def new_parser(prog: str, summary: str, example: str, *, more: Sequence[str] = (
     return parser
 
 
+def given(text: str) -> str:
+    """An argument that has to say something: `--tag "$TAG"` without a TAG must not mean the newest revision."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty")
+    return text
+
+
 def add_repository_options(parser: argparse.ArgumentParser, *, pins: bool = True) -> None:
     """Options that say how a repository is found, verified, cached and pinned."""
     group = parser.add_argument_group("repository")
@@ -43,24 +50,33 @@ def add_repository_options(parser: argparse.ArgumentParser, *, pins: bool = True
     )
     group.add_argument("--proxy", metavar="LIST", help="proxy groups, or DIRECT (CVMFS_HTTP_PROXY)")
     group.add_argument(
-        "--key", metavar="FILE", action="append", help="master public key; repeat it for several (CVMFS_PUBLIC_KEY)"
+        "--key",
+        metavar="FILE",
+        type=given,
+        action="append",
+        help="master public key; repeat it for several (CVMFS_PUBLIC_KEY)",
     )
-    group.add_argument("--keys-dir", metavar="DIR", help="directory of master public keys (CVMFS_KEYS_DIR)")
+    group.add_argument("--keys-dir", metavar="DIR", type=given, help="directory of master public keys (CVMFS_KEYS_DIR)")
     add_local_options(group)
     if pins:
         pin = parser.add_argument_group("pin a snapshot (default: the newest revision)")
-        pin.add_argument("--tag", metavar="NAME", help="the snapshot of this name (CVMFS_REPOSITORY_TAG)")
+        pin.add_argument("--tag", metavar="NAME", type=given, help="the snapshot of this name (CVMFS_REPOSITORY_TAG)")
         pin.add_argument(
-            "--date", metavar="TIME", help="as it was at YYYY-MM-DD[THH:MM:SSZ], UTC (CVMFS_REPOSITORY_DATE)"
+            "--date",
+            metavar="TIME",
+            type=given,
+            help="as it was at YYYY-MM-DD[THH:MM:SSZ], UTC (CVMFS_REPOSITORY_DATE)",
         )
-        pin.add_argument("--root-hash", metavar="HASH", help="exactly this root catalog (CVMFS_ROOT_HASH)")
+        pin.add_argument("--root-hash", metavar="HASH", type=given, help="exactly this root catalog (CVMFS_ROOT_HASH)")
 
 
 def add_local_options(group: argparse._ArgumentGroup | argparse.ArgumentParser) -> None:
     """Options that say where the cache and the configuration are."""
-    group.add_argument("--cache-dir", metavar="DIR", help="use exactly this cache directory")
+    group.add_argument("--cache-dir", metavar="DIR", type=given, help="use exactly this cache directory")
     group.add_argument(
-        "--config", metavar="FILES", help="read these files, separated by ':', instead of those below /etc/cvmfs"
+        "--config",
+        metavar="FILES",
+        help="read these files, separated by ':', instead of those below /etc/cvmfs",
     )
     group.add_argument(
         "-o", metavar="NAME=VALUE", dest="parameters", action="append", help="set a CVMFS_* parameter; repeatable"
@@ -84,9 +100,9 @@ def request_of(options: argparse.Namespace, target_text: str) -> Request:
     if options.proxy is not None:
         overrides["CVMFS_HTTP_PROXY"] = options.proxy
     if options.key:
-        overrides["CVMFS_PUBLIC_KEY"] = ":".join(str(Path(key).absolute()) for key in options.key)
+        overrides["CVMFS_PUBLIC_KEY"] = ":".join(str(_absolute(key)) for key in options.key)
     if options.keys_dir is not None:
-        overrides["CVMFS_KEYS_DIR"] = str(Path(options.keys_dir).absolute())
+        overrides["CVMFS_KEYS_DIR"] = str(_absolute(options.keys_dir))
         if not options.key:
             overrides["CVMFS_PUBLIC_KEY"] = ""
     overrides.update(_pin_overrides(options, target))
@@ -101,14 +117,21 @@ def local_overrides(options: argparse.Namespace) -> dict[str, str]:
             raise UsageError(f"-o {text}: write NAME=VALUE, for example -o CVMFS_TIMEOUT=3")
         overrides[name] = value
     if options.cache_dir is not None:
-        overrides["CVMFS_PY_CACHE_DIR"] = str(Path(options.cache_dir).absolute())
+        overrides["CVMFS_PY_CACHE_DIR"] = str(_absolute(options.cache_dir))
     return overrides
 
 
 def config_files_of(options: argparse.Namespace) -> tuple[Path, ...] | None:
     if options.config is None:
         return None
-    return tuple(Path(part) for part in options.config.split(":") if part)
+    return tuple(_absolute(part) for part in options.config.split(":") if part)
+
+
+def _absolute(path: str) -> Path:
+    try:
+        return Path(path).absolute()
+    except OSError as error:
+        raise UsageError(f"{path}: the current directory is gone; give the whole path") from error
 
 
 def _pin_overrides(options: argparse.Namespace, target: Target) -> dict[str, str]:
@@ -122,6 +145,8 @@ def _pin_overrides(options: argparse.Namespace, target: Target) -> dict[str, str
     chosen = {option: value for option, value in given.items() if value is not None}
     if len(chosen) > 1:
         raise UsageError(f"{' and '.join(chosen)} exclude one another: a snapshot is pinned in one way")
+    if chosen.get("--root-hash", "?").strip("0") == "":
+        raise UsageError("--root-hash: zeros stand for no hash; leave it out for the newest revision")
     names = {"--date": "CVMFS_REPOSITORY_DATE", "--root-hash": "CVMFS_ROOT_HASH"}
     for option, value in chosen.items():
         if option == "--date" and _SHORT_DATE.match(value):

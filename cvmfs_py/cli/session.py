@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from cvmfs_py.mount.roots import RootFinder
 
 T = TypeVar("T")
+OPEN_FILES = 1 << 16
 
 
 def run_each(
@@ -64,7 +67,17 @@ def run_on_finder(
 
 def run_async(function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
     """An event loop for one command. Ctrl-C arrives where the command waits, so that it leaves nothing half done."""
+    _allow_open_files()
     return trio.run(function, *arguments, restrict_keyboard_interrupt_to_checkpoints=True)
+
+
+def _allow_open_files() -> None:
+    """As many as the system lets us: each pinned object is one, each directory on the way down a copied tree, too."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _with_repository(

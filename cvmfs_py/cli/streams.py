@@ -1,5 +1,7 @@
 """The standard streams of the process: they are there, and output that cannot be written is an error, told once.
 
+Messages that cannot be written are lost: nobody could be told, and the exit code stays what it is.
+
 Python by itself tells a full disk behind standard output twice, once with a traceback, and gives the first file that is
 opened the number of a stream that was closed.
 """
@@ -37,17 +39,33 @@ class _Output(io.FileIO):
             raise CvmfsError(f"cannot write to standard output: {error.strerror}") from error
 
 
+class _Messages(io.FileIO):
+    """Standard error, of which nothing depends on being read."""
+
+    def __init__(self) -> None:
+        super().__init__(2, "wb", closefd=False)
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return memoryview(data).nbytes
+
+
 def guard() -> None:
-    """Takes over standard output; call it before anything is printed or opened."""
+    """Takes over standard output and standard error; call it before anything is printed or opened."""
     _open_missing()
     line_buffering = sys.stdout is not None and bool(sys.stdout.line_buffering)
     encoding, errors = ("utf-8", "strict") if sys.stdout is None else (sys.stdout.encoding, sys.stdout.errors)
     sys.stdout = io.TextIOWrapper(
         io.BufferedWriter(_Output()), encoding=encoding, errors=errors, line_buffering=line_buffering
     )
-    if sys.stderr is None:
-        unread = io.BufferedWriter(io.FileIO(2, "wb", closefd=False))
-        sys.stderr = io.TextIOWrapper(unread, encoding="utf-8", errors="backslashreplace", line_buffering=True)
+    sys.stderr = io.TextIOWrapper(
+        io.BufferedWriter(_Messages()),
+        encoding="utf-8" if sys.stderr is None else sys.stderr.encoding,
+        errors="backslashreplace",
+        line_buffering=True,
+    )
 
 
 def finish(code: int) -> int:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from cache.errors import CacheError
 from catalog.errors import CatalogError
+from cvmfs_py.config.cache_place import find_stranger
 from cvmfs_py.config.config_repository import ConfigTree
 from cvmfs_py.config.load import find_config_repository, load_settings
 from cvmfs_py.errors import CvmfsError, FetchError, FsError
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 FRESH_S = 3600.0
 RETRY_S = 180.0  # after a failure, as for the manifests of mounted repositories
+RETRY_NEEDED_S = 10.0  # the same, when nothing can be done without: somebody plugs the cable in and tries again
 # The configuration must not take longer than what it is for: one short try of each server.
 _TIMEOUT_S = 3.0
 _MINE = ("CVMFS_SERVER_URL", "CVMFS_PUBLIC_KEY", "CVMFS_KEYS_DIR", "CVMFS_ROOT_HASH", "CVMFS_REPOSITORY_TAG")
@@ -57,10 +59,14 @@ async def provide_config_tree(
     if not settings.servers:
         return None, [f"no server is known for the configuration repository {found.name}; going on without it"]
     parent = settings.cache_dir / "config"
+    # A shell runs what is in there: a cache of somebody else may be read, but not obeyed.
+    stranger = find_stranger(parent, os.geteuid())
+    if stranger is not None:
+        return None, [f"no copy of the configuration repository {found.name} is used: {parent} {stranger}"]
     tree = ConfigTree(parent / "current")
     stamp = parent / f"{found.name}.stamp"
     has_copy = tree.directory(found.name).is_dir()
-    if _is_fresh(stamp, has_copy=has_copy):
+    if _is_fresh(stamp, has_copy=has_copy, retry_s=RETRY_NEEDED_S if found.is_needed else RETRY_S):
         if not has_copy and found.is_needed:
             return None, [f"the configuration repository {found.name} could not be read a moment ago; try again later"]
         return (tree if has_copy else None), []
@@ -80,18 +86,20 @@ async def provide_config_tree(
     return tree, warnings
 
 
-def _is_fresh(stamp: Path, *, has_copy: bool) -> bool:
+def _is_fresh(stamp: Path, *, has_copy: bool, retry_s: float) -> bool:
     """Whether nobody needs to ask: after a success, or for a short time after a failure."""
     try:
         age_s = time.time() - stamp.stat().st_mtime
     except OSError:
         return False
-    return (0 if has_copy else FRESH_S - RETRY_S) <= age_s < FRESH_S
+    if has_copy:
+        return 0 <= age_s < FRESH_S
+    return 0 <= age_s - (FRESH_S - RETRY_S) < retry_s
 
 
 def _touch(stamp: Path, moment_s: float) -> None:
     try:
-        stamp.parent.mkdir(exist_ok=True)
+        stamp.parent.mkdir(mode=0o700, exist_ok=True)
         stamp.touch()
         os.utime(stamp, (moment_s, moment_s))
     except OSError as error:
@@ -131,6 +139,7 @@ def _begin_copy(copy: Path, name: str) -> Path | None:
         return None
     partial = copy.with_name(f"partial.{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
+    copy.parent.mkdir(mode=0o700, exist_ok=True)
     target = ConfigTree(partial).directory(name)
     target.parent.mkdir(parents=True)
     return target

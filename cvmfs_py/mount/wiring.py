@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from cache.directory import DirectoryStore
 from cache.tiers import LowerTier
+from cvmfs_py.config.cache_place import check_temporary_place
 from cvmfs_py.config.id_map import load_id_map
 from cvmfs_py.config.keys import load_blacklist_texts, load_master_key_texts
 from cvmfs_py.network.options import NetworkConfig
@@ -70,7 +71,10 @@ def network_config(settings: Settings, environment: Mapping[str, str]) -> Networ
 def open_store(settings: Settings) -> Store:
     """The configured cache over its lower tiers; sharing it with other processes is fine."""
     lower = [LowerTier(str(directory)) for directory in settings.lower_caches]
-    return DirectoryStore(str(settings.cache_dir), settings.quota_limit_bytes, lower)
+    store = DirectoryStore(str(settings.cache_dir), settings.quota_limit_bytes, lower)
+    if "CVMFS_PY_CACHE_DIR" not in settings.parameters:
+        check_temporary_place(settings.cache_dir, os.environ, os.geteuid())
+    return store
 
 
 def load_keys(settings: Settings) -> tuple[MasterKey, ...]:

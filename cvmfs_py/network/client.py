@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import trio
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from cvmfs_py.network.routes import Route
 
 REDIRECT_LIMIT = 4
+FILE_REASONS = {403: "permission denied", 404: "no such file"}  # no HTTP was spoken
 DRAIN_LIMIT_BYTES = 64 << 10  # of an error page, to keep its connection
 DRAIN_LIMIT_S = 1.0
 BATCH_BYTES = 1 << 20  # of a large object, for one visit to a worker thread
@@ -140,7 +141,10 @@ class Client:
             response = await self._transport_for(url, route.proxy).open(request)
             try:
                 if response.status not in REDIRECTS or not self._config.follow_redirects:
-                    return await self._take(response, target, receiver, direct=direct)
+                    end = await self._take(response, target, receiver, direct=direct)
+                    if url.scheme == "file" and response.status in FILE_REASONS:
+                        end = replace(end, reason=FILE_REASONS[response.status])
+                    return end
                 location = parse_location(response.headers.get("location", ""), url)
                 await _drain(response)
             finally:

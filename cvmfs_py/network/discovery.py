@@ -54,4 +54,4 @@ def split_location(url: str) -> tuple[str, bytes]:
     """A URL as host and path."""
     scheme, separator, rest = url.partition("://")
     authority, _, path = rest.partition("/")
-    return f"{scheme}{separator}{authority}", b"/" + path.encode()
+    return f"{scheme}{separator}{authority}", b"/" + path.encode("utf-8", "surrogateescape")

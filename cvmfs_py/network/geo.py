@@ -28,7 +28,7 @@ class GeoQuestion:
 
     def path(self, key: str) -> bytes:
         """The path below a host; `key` tells caches whose answer this is."""
-        return f"/api/v1.0/geo/{key}/{','.join(self.names)}".encode()
+        return f"/api/v1.0/geo/{key}/{','.join(self.names)}".encode("utf-8", "surrogateescape")
 
 
 @dataclass(frozen=True, slots=True)

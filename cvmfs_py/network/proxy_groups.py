@@ -148,7 +148,9 @@ def ring_points(url: str) -> list[int]:
     The generator is the 64-bit linear congruential one of MMIX, so that all clients of a site, of whichever make, ask
     the same proxy for the same object.
     """
-    state = int.from_bytes(hashlib.sha1(url.encode(), usedforsecurity=False).digest()[:4], "big")
+    state = int.from_bytes(
+        hashlib.sha1(url.encode("utf-8", "surrogateescape"), usedforsecurity=False).digest()[:4], "big"
+    )
     points = []
     for _ in range(RING_POINTS):
         state = (state * 6364136223846793005 + 1442695040888963407) % (1 << 64)

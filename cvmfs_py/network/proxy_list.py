@@ -75,7 +75,7 @@ def parse_member(text: str) -> Proxy:
         return Proxy(text)
     authorization = ""
     if match["user"]:
-        authorization = "Basic " + base64.b64encode(match["user"].encode()).decode()
+        authorization = "Basic " + base64.b64encode(match["user"].encode("utf-8", "surrogateescape")).decode()
     host = match["host"].strip("[]")
     shown = f"{scheme.lower()}://{match['host']}:{port}"  # never with the password
     return Proxy(shown, host, port, None, scheme.lower(), authorization)

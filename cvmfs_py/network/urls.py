@@ -76,7 +76,7 @@ def _parse(text: str, *, escape_path: bool) -> Url | None:
         return None
     path = match["path"].rstrip("/")
     if escape_path:
-        path = escape(path.encode())
+        path = escape(path.encode("utf-8", "surrogateescape"))  # bytes of the command line, whatever they mean
     if scheme == "file":
         return None if match["authority"] not in ("", "localhost") else Url("file", "", 0, "", path)
     authority = _AUTHORITY.match(match["authority"])

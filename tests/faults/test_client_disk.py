@@ -234,6 +234,34 @@ def test_another_account_has_no_permission(public_directory: Path, repository: R
             path.chmod(0o700)
 
 
+@pytest.mark.parametrize("others", ["mode", "link", *(["account"] if os.geteuid() == 0 else [])])
+def test_the_cache_among_temporary_files_was_made_by_somebody_else(
+    public_directory: Path, repository: Repository, server: SlowServer, others: str
+) -> None:
+    client = Client(public_directory, FQRN, [server.url], repository.master_public_key)
+    trap = public_directory / "tmp" / f"cvmfs-py-{os.geteuid()}"
+    trap.parent.mkdir()
+    trap.parent.chmod(0o1777)
+    filled = client.changed(PY_CACHE_DIR=str(trap)).run("ls", FQRN)  # to choose it by name is everybody's own business
+    assert filled.code == 0
+    del client.parameters["PY_CACHE_DIR"]
+    client.environment |= {"HOME": "/proc/1", "TMPDIR": str(trap.parent), "XDG_CACHE_HOME": "none"}
+    client.parameters["CACHE_BASE"] = "/proc/1/none"
+    if others == "account":
+        os.chown(trap, 12345, 12345)
+    elif others == "mode":
+        trap.chmod(0o777)
+    else:
+        trap.rename(public_directory / "elsewhere")
+        trap.symlink_to(public_directory / "elsewhere")
+    wrapper = in_mount_namespace("mount -t tmpfs -o ro none /var/lib") if os.geteuid() == 0 else ()
+    done = client.run("cat", f"{FQRN}:/small", wrapper=wrapper)
+    assert (done.code, done.output) == (2, b""), done
+    assert len(done.error_lines) == 1
+    assert f"the cache directory {trap}, used because there is no home directory to write to, " in done.errors
+    assert "--cache-dir" in done.errors
+
+
 def test_there_is_no_home(public_directory: Path, repository: Repository, server: SlowServer) -> None:
     key = public_directory / "key.pub"
     shutil.copy(repository.master_public_key, key)
@@ -303,3 +331,18 @@ def test_the_index_is_damaged(warm: Client, damage: str) -> None:
     assert f'"objects": {objects + 1}' in done.output.decode()
     assert warm.run("cache", "check").code == 0
     assert os.listdir(warm.cache / "txn") == []
+
+
+def test_a_small_limit_of_open_files(tmp_path: Path) -> None:
+    """Many systems have 1024 at first and let every process raise that."""
+    tree = Directory({f"file{number}": File(b"%d" % number * 64, chunk_sizes=8) for number in range(20)})
+    for level in range(100):
+        tree = Directory({f"level{level}": tree})
+    repository = Repository.create(tmp_path / "repository", FQRN)
+    repository.publish(tree)
+    with SlowServer(repository.document_root) as server:
+        client = Client(tmp_path / "client", FQRN, [server.url], repository.master_public_key)
+        wrapper = ["/bin/sh", "-c", 'ulimit -S -n 64; exec "$@"', "sh"]
+        done = client.run("cp", "-rq", f"{FQRN}:/", "copy", wrapper=wrapper)
+    assert (done.code, done.errors) == (0, "")
+    assert len([path for path in (client.directory / "copy").rglob("file*") if path.is_file()]) == 20

@@ -225,3 +225,28 @@ def test_what_prints_nothing_needs_no_output(client: Client) -> None:
     done = client.changed(["http://127.0.0.1:9"]).run("cp", f"{FQRN}:/small", "copy2", wrapper=wrapper)
     assert done.code == 0, done
     assert (client.directory / "copy2").read_bytes() == b"small\n"
+
+
+@pytest.mark.parametrize("place", ["/dev/full", "a pipe without a reader"])
+def test_messages_that_cannot_be_written(client: Client, place: str) -> None:
+    """They are lost, and nothing else is."""
+    if place == "/dev/full":
+        broken = os.open(place, os.O_WRONLY)
+    else:
+        reading, broken = os.pipe()
+        os.close(reading)
+    try:
+        for arguments, code, output in (
+            (["ls", f"{FQRN}:/nothing"], 5, b""),
+            (["ls", "--nonsense"], 2, b""),
+            (["nonsense"], 2, b""),
+            (["cat", f"{FQRN}:/nothing", f"{FQRN}:/small"], 5, b"small\n"),
+            (["cat", "--debug", f"{FQRN}:/small"], 0, b"small\n"),
+        ):
+            words = client.command(*arguments) if len(arguments) > 1 else [*PROGRAM, *arguments]
+            done = subprocess.run(
+                words, cwd=client.directory, env=client.environment, stdout=subprocess.PIPE, stderr=broken, check=False
+            )
+            assert (done.returncode, done.stdout) == (code, output), arguments
+    finally:
+        os.close(broken)

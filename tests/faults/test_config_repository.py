@@ -201,6 +201,8 @@ def test_its_server_was_never_reached(tmp_path: Path, world: World) -> None:
         reason = "cannot be read, built-in knowledge serves" if is_first else "could not be read a moment ago"
         assert f"the configuration repository {CONFIG} {reason}" in done.errors
         assert ("connection refused" in done.errors) is is_first
+    machine.age(11)
+    assert "connection refused" in hello(machine).errors  # without it nothing works, so that it is asked again soon
     machine.age(181)
     done = machine.run("config", "show", "sft.cern.ch")
     assert done.code == 0, done
@@ -331,3 +333,27 @@ def test_a_cache_directory_that_is_not_one(tmp_path: Path, world: World, config_
     assert done.code in (2, 5), done
     assert f"{machine.cache} contains files but is no cache directory" in done.errors
     assert os.listdir(machine.cache) == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("how", ["writable", "a link", *(["of another account"] if os.geteuid() == 0 else [])])
+def test_a_copy_that_others_can_change_is_not_obeyed(
+    tmp_path: Path, world: World, data_server: Nginx, config_server: Nginx, how: str
+) -> None:
+    machine = make_machine(tmp_path, world, config_server.url)
+    works(hello(machine))
+    copies, trap = machine.cache / "config", tmp_path / "trap"
+    default = copies / "current" / CONFIG / "etc" / "cvmfs" / "default.conf"
+    default.chmod(0o644)
+    default.write_text(f"touch {trap}\nCVMFS_TIMEOUT=7\n")
+    if how == "of another account":
+        os.chown(copies, 12345, 12345)
+    elif how == "writable":
+        copies.chmod(0o777)
+    else:
+        copies.rename(tmp_path / "elsewhere")
+        copies.symlink_to(tmp_path / "elsewhere")
+    done = hello(machine)
+    assert done.code == 2, done
+    assert not trap.exists()
+    assert len(done.error_lines) == 1
+    assert f"no copy of the configuration repository {CONFIG} is used: {copies} " in done.errors

@@ -118,8 +118,9 @@ async def test_the_whole_repository_over_a_proxy(web: Nginx, proxy: Squid) -> No
 async def test_the_whole_repository_from_files() -> None:
     async with fetching(f"file://{ZOO / 'server'}") as fetcher:
         await fetch_all(fetcher, objects())
-        with pytest.raises(ObjectGoneError):
+        with pytest.raises(ObjectGoneError) as caught:
             await fetcher.fetch_file("no-such-file", 10)
+    assert caught.value.attempts[0].reason == "no such file"
 
 
 async def test_external_files_and_ranges_of_them() -> None:

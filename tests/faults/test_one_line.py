@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -67,3 +68,46 @@ def test_several_repositories_have_a_line_each(client: Client) -> None:
     done = client.run("ls", FQRN, f"{FQRN}:/nested")
     assert (done.code, len(done.error_lines)) == (5, 2)
     assert all(line.startswith("cvmfs-py ls: ") for line in done.error_lines)
+
+
+NO_TEXT = os.fsdecode(b"\xff\xe9")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["-oCVMFS_SERVER_URL=http://127.0.0.1:9/{}"],
+        ["-oCVMFS_SERVER_URL=http://{}:9/"],
+        ["-oCVMFS_SERVER_URL=file:///nowhere/{}"],
+        ["--proxy", "http://{}:password@127.0.0.1:9"],
+        ["--proxy", "{}|http://127.0.0.1:9", "-oCVMFS_PROXY_SHARD=yes"],
+        ["--proxy", "auto", "-oCVMFS_PAC_URLS=file:///nowhere/{}"],
+        ["-oCVMFS_USE_GEOAPI=yes", "-oCVMFS_SERVER_URL=http://127.0.0.1:9;http://{}"],
+        [
+            "-oCVMFS_USE_GEOAPI=yes",
+            "-oCVMFS_PROXY_TEMPLATE={}",
+            "-oCVMFS_SERVER_URL=http://127.0.0.1:9;http://0.0.0.0:9",
+        ],
+        ["--key", "/nowhere/{}"],
+        ["--keys-dir", "/nowhere/{}"],
+        ["--tag", "{}"],
+        ["--date", "{}"],
+        ["--root-hash", "{}"],
+    ],
+    ids=" ".join,
+)
+def test_arguments_that_are_no_text(options: list[str], client: Client) -> None:
+    """Names of files and servers are bytes, too."""
+    done = client.run("ls", FQRN, *(option.format(NO_TEXT) for option in options))
+    assert done.code in (2, 5), done
+    assert len(done.error_lines) >= 1
+    assert done.error_lines[-1].startswith("cvmfs-py ls: ")
+    assert "internal error" not in done.errors
+
+
+def test_a_server_directory_whose_name_is_no_text(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    place = tmp_path / os.fsdecode(b"\xff\xe9")
+    place.symlink_to(world.repository.document_root)
+    done = world.client(f"file://{place}").run("ls", FQRN)
+    assert (done.code, done.errors) == (0, "")

@@ -27,7 +27,7 @@ UNWELCOME = re.compile(
 
 
 def texts() -> Iterator[tuple[Path, str]]:
-    files = [path for path in TOP.iterdir() if path.is_file() and path.name != ".git"]  # of a linked work tree
+    files = [path for path in TOP.iterdir() if path.is_file() and path.name != ".git"]  # of a linked working tree
     for folder in FOLDERS:
         files += [path for path in (TOP / folder).rglob("*") if path.is_file()]
     for path in files:

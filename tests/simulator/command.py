@@ -87,7 +87,8 @@ class Client:
         """The words of a command, with this configuration."""
         name, *rest = arguments
         configuration = self.directory / f"client{next(_serial)}.conf"
-        configuration.write_text("".join(f"CVMFS_{name}='{value}'\n" for name, value in self.parameters.items()))
+        text = "".join(f"CVMFS_{name}='{value}'\n" for name, value in self.parameters.items())
+        configuration.write_bytes(os.fsencode(text))
         return [*PROGRAM, name, "--config", str(configuration), *rest]
 
     def start(self, *arguments: str, wrapper: Sequence[str] = (), stdout: int = subprocess.PIPE) -> Running:

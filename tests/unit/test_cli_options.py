@@ -76,7 +76,7 @@ def test_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     given = request("--cache-dir", "here", "--config", "a.conf:/b.conf:", "--proxy", "http://p:3128;DIRECT")
     assert given.overrides == {"CVMFS_PY_CACHE_DIR": f"{tmp_path}/here", "CVMFS_HTTP_PROXY": "http://p:3128;DIRECT"}
-    assert given.config_files == (Path("a.conf"), Path("/b.conf"))
+    assert given.config_files == (tmp_path / "a.conf", Path("/b.conf"))
     assert request("--config", "").config_files == ()
 
 
@@ -151,3 +151,29 @@ def test_sizes(text: str, size_bytes: int) -> None:
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(UsageError, match="is no size; write for example 500M or 2G"):
         cache.parse_size(text)
+
+
+@pytest.mark.parametrize("option", ["--tag", "--date", "--root-hash", "--key", "--keys-dir", "--cache-dir"])
+def test_what_is_given_says_something(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--tag "$TAG"` without a TAG must not mean the newest revision, nor --cache-dir the current directory."""
+    with pytest.raises(SystemExit) as end:
+        overrides(option, "")
+    assert end.value.code == 2
+    assert capsys.readouterr().err == f"cvmfs-py ls: argument {option}: it is empty; see cvmfs-py ls --help\n"
+
+
+@pytest.mark.parametrize("zeros", ["0", "0" * 40])
+def test_no_hash_is_no_pin(zeros: str) -> None:
+    with pytest.raises(UsageError, match="zeros stand for no hash"):
+        overrides("--root-hash", zeros)
+
+
+@pytest.mark.parametrize("option", ["--key", "--keys-dir", "--cache-dir", "--config"])
+def test_the_current_directory_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert request(option, "/whole")
+    with pytest.raises(UsageError, match="part: the current directory is gone; give the whole path"):
+        request(option, "part")

@@ -13,7 +13,7 @@ import pytest
 from cache.address import Algorithm, ContentHash
 from cvmfs_py import config
 from cvmfs_py.config import Settings
-from cvmfs_py.config.cache_place import can_be_used, choose_cache_place, default_cache_directory
+from cvmfs_py.config.cache_place import can_be_used, choose_cache_place, default_cache_directory, find_stranger
 from cvmfs_py.config.combined import parse_tracing_headers
 from cvmfs_py.config.parameter_table import IGNORED_NAMES, UNUSED_NAMES, specs
 from cvmfs_py.config.parameters import Assignment, Kind, Parameter, XattrVisibility
@@ -345,8 +345,25 @@ def test_the_default_cache(tmp_path: Path) -> None:
     assert default_cache_directory({**home, "XDG_CACHE_HOME": "xdg"}, 1000, system) == Path(
         tmp_path, "home", ".cache", "cvmfs-py"
     )
+    assert default_cache_directory({"HOME": f"{tmp_path}/x/../home/"}, 1000, system) == Path(
+        tmp_path, "home", ".cache", "cvmfs-py"
+    )
     homeless = {"HOME": "/proc/1", "TMPDIR": "/elsewhere"}
     assert default_cache_directory(homeless, 1000, system) == Path("/elsewhere/cvmfs-py-1000")
+    assert default_cache_directory({**homeless, "TMPDIR": "here"}, 1000, system) == Path("/tmp/cvmfs-py-1000")
+
+
+def test_who_can_put_something_into_a_directory(tmp_path: Path) -> None:
+    own, user_id = tmp_path / "own", os.geteuid()
+    assert find_stranger(own, user_id) is None  # nobody: it is not there
+    own.mkdir(0o755)
+    assert find_stranger(own, user_id) is None
+    (tmp_path / "link").symlink_to(own)
+    assert find_stranger(tmp_path / "link", user_id) == "is a link or a file"
+    assert user_id == 0 or find_stranger(Path("/"), user_id) is None
+    for mode in (0o770, 0o707):
+        own.chmod(mode)
+        assert find_stranger(own, user_id) == "can be written to by others"
 
 
 def test_directories_that_can_be_used(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,6 +45,7 @@ def test_escaped_paths_are_harmless_and_reversible(path: bytes) -> None:
         ("https://host", Url("https", "host", 443, "host", "")),
         ("HTTP://[::1]:81/x", Url("http", "::1", 81, "[::1]:81", "/x")),
         ("file:///srv/cvmfs/a b", Url("file", "", 0, "", "/srv/cvmfs/a%20b")),
+        ("file:///srv/\udcff\xe9", Url("file", "", 0, "", "/srv/%FF%C3%A9")),
         ("file://localhost/srv", Url("file", "", 0, "", "/srv")),
         ("ftp://host/x", None),
         ("host/x", None),
@@ -90,7 +93,7 @@ def test_redirects(location: str, target: str | None) -> None:
     assert (None if parsed is None else str(parsed)) == target
 
 
-@given(st.text(max_size=40))
+@given(st.text(max_size=40) | st.binary(max_size=40).map(os.fsdecode))
 def test_no_text_crashes_the_parsers(text: str) -> None:
     parse_base(text)
     base = parse_base("http://host/a")
