@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from catalog.sql import Database, LocalObject
 
 _VERSION = re.compile(rb"1(\.0*)?\Z")
+_BRANCH_LIMIT = 100_000
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z\Z", re.ASCII)
 
 
@@ -113,6 +114,15 @@ class History:
                 if found.setdefault(tag.name, tag) is not tag:
                     raise self._database.subject.damaged(f"tag {tag.name} occurs twice")
         return tuple(sorted(found.values(), key=lambda tag: (tag.revision, tag.timestamp_s, tag.name)))
+
+    def branches(self) -> dict[str, int]:
+        """The first revision of each branch by name; older databases have the default branch only."""
+        if not self._has_branch:
+            return {"": 0}
+        rows = self._database.rows("SELECT branch, initial_revision FROM branches LIMIT ?", (_BRANCH_LIMIT,))
+        if not all(type(name) is bytes and type(revision) is int for name, revision in rows):
+            raise self._database.subject.damaged("it has a branch without a name or a first revision")
+        return {_text(name): revision for name, revision in rows}
 
     def by_name(self, name: str) -> Tag | None:
         """The tag of this name, on whatever branch."""

@@ -6,15 +6,16 @@ Describes problems in a report; changes nothing. Concurrency: one thread.
 from __future__ import annotations
 
 import os
-import stat
-from collections import Counter
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from catalog import flags as bits
 from catalog.content import file_spans
 from catalog.errors import CatalogError, show_path
 from cvmfs_py.errors import CvmfsError
+from cvmfs_py.publish.counter_check import OwnCounts, SubtreeCounts
+from cvmfs_py.publish.entry_check import entry_problems
+from cvmfs_py.publish.tree import MARKER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
     from catalog.transitions import Transition
     from cvmfs_py.publish.storage import Storage
 
-_COUNTED = ("regular", "symlink", "special", "dir", "nested", "chunked", "chunks", "file_size", "chunked_size")
-_COUNTED_LATER = ("xattr", "external", "external_file_size")  # by newer servers only, where there is something to count
-_COMPARED = ("mode", "uid", "gid", "size", "mtime_s", "mtime_ns", "xattr_blob")
+# Of the two rows of a mountpoint, and of the members of a hard-link group.
+_SAME_AT_TOP = ("mode", "uid", "gid", "size", "mtime_s", "mtime_ns", "hardlinks", "digest", "symlink", "xattr_blob")
+_SAME_IN_GROUP = ("mode", "uid", "gid", "size", "mtime_s", "mtime_ns", "flags", "digest", "symlink", "xattr_blob")
 
 
 class Report(Protocol):
@@ -45,6 +46,25 @@ class Mounted(NamedTuple):
     ref: ObjectRef
     transition: Transition | None = None  # None: a root catalog
     entry: Entry | None = None
+    siblings: SubtreeCounts | None = None  # of the parent, whose counters are to include this one's
+
+    @property
+    def is_bind(self) -> bool:
+        return self.transition is not None and self.transition.is_bind
+
+    @property
+    def mountpoint(self) -> bytes:
+        return b"" if self.transition is None or self.transition.is_bind else self.transition.mountpoint
+
+
+@dataclass(slots=True)
+class _Directory:
+    """A directory of a catalog while what is right below it is looked at."""
+
+    path: bytes
+    entry: Entry
+    subdirectories: int = 0
+    has_marker: bool = False
 
 
 class CatalogChecker:
@@ -62,7 +82,7 @@ class CatalogChecker:
     def check(self, catalog: Catalog, above: Entry | None) -> list[Mounted]:
         """One catalog, row by row; what is nested in it is given back with the rows that lead there."""
         self._report.catalogs += 1
-        counts: Counter[str] = Counter()
+        counts = OwnCounts()
         nested: dict[bytes, Entry] = {}
         groups: dict[int, list[tuple[bytes, Entry]]] = {}
         top = catalog.lookup(catalog.mountpoint)
@@ -70,72 +90,70 @@ class CatalogChecker:
             self._problem(f"the catalog of {show_path(catalog.mountpoint)} has no row for its own directory")
             return []
         self._check_top(catalog, top, above)
-        self._count(catalog, top, counts)
+        counts.add(catalog, top)
         rows = 1
-        stack = [catalog.mountpoint]
+        stack = [(catalog.mountpoint, top)]
         while stack:
-            directory = stack.pop()
-            for entry in catalog.by_name(directory):
-                path = directory + b"/" + entry.name
+            directory = _Directory(*stack.pop())
+            for entry in catalog.by_name(directory.path):
+                path = directory.path + b"/" + entry.name
                 rows += 1
                 self._advance()
                 self._check_entry(catalog, entry, path)
-                self._count(catalog, entry, counts)
+                counts.add(catalog, entry)
+                directory.subdirectories += entry.is_directory
+                directory.has_marker |= entry.name == MARKER
                 if entry.is_nested_mountpoint or entry.is_bind_mountpoint:
                     nested[path] = entry
                 elif entry.is_directory:
-                    stack.append(path)
+                    stack.append((path, entry))
                 if entry.hardlink_group:
                     groups.setdefault(entry.hardlink_group, []).append((path, entry))
+            if not catalog.schema.before_2_1:
+                self._check_directory(catalog, directory)
         self._report.entries += rows
         in_table = catalog.row_count()
         if in_table != rows:
             self._problem(f"{in_table - rows} rows in the catalog of {show_path(catalog.mountpoint)} are unreachable")
         for members in groups.values():
             self._check_group(members)
-        self._check_counters(catalog, counts)
+        self._report.problems += counts.problems(catalog)
         return self._transitions(catalog, nested)
 
     def _check_top(self, catalog: Catalog, top: Entry, above: Entry | None) -> None:
         shown = show_path(catalog.mountpoint)
         if not top.is_directory:
             self._problem(f"the top of the catalog of {shown} is no directory")
-        if above is None:
+        if catalog.root_prefix != catalog.mountpoint:
+            self._problem(f"the catalog of {shown} was made for {show_path(catalog.root_prefix)}")
+        if above is None or above.is_bind_mountpoint:
+            if top.is_nested_root:
+                self._problem("the top of the root catalog is marked as that of a nested one")
             return
-        if not top.is_nested_root and not above.is_bind_mountpoint:
+        if not top.is_nested_root:
             self._problem(f"the top of the catalog of {shown} is not marked as such")
-        if above.is_bind_mountpoint:
-            return
-        for name in ("mode", "uid", "gid", "size", "mtime_s", "mtime_ns", "xattr_blob"):
+        for name in _SAME_AT_TOP:
             if getattr(above, name) != getattr(top, name):
                 self._problem(
                     f"the two rows of {shown} differ in {name}: {getattr(above, name)!r}, {getattr(top, name)!r}"
                 )
 
+    def _check_directory(self, catalog: Catalog, directory: _Directory) -> None:
+        shown = show_path(directory.path)
+        links = directory.subdirectories + 2
+        if directory.entry.link_count != links:
+            self._problem(f"{shown} says that it has {directory.entry.link_count} links, and has {links}")
+        if directory.path == catalog.mountpoint:
+            if directory.path and not directory.has_marker:
+                self._problem(f"the nested catalog of {shown} has no {MARKER.decode()}")
+        elif directory.has_marker:
+            self._problem(f"{shown} has a {MARKER.decode()}, and no nested catalog")
+
     def _check_entry(self, catalog: Catalog, entry: Entry, path: bytes) -> None:
-        shown = show_path(path)
-        kind = stat.S_IFMT(entry.mode)
-        flags = entry.flags
-        if not catalog.schema.before_2_1:
-            expected = {
-                stat.S_IFDIR: bits.DIRECTORY,
-                stat.S_IFLNK: bits.FILE | bits.SYMLINK,
-                stat.S_IFREG: bits.FILE,
-            }.get(kind, bits.FILE | bits.SPECIAL)
-            if flags & (bits.DIRECTORY | bits.FILE | bits.SYMLINK | bits.SPECIAL) != expected:
-                self._problem(f"{shown}: its flags {flags} do not fit its mode {entry.mode:o}")
-            if flags & (bits.NESTED_MOUNTPOINT | bits.BIND_MOUNTPOINT) and kind != stat.S_IFDIR:
-                self._problem(f"{shown} is marked as a mountpoint of a catalog and is no directory")
-            if flags & (bits.CHUNKED | bits.EXTERNAL) and kind != stat.S_IFREG:
-                self._problem(f"{shown} is marked as chunked or external and is no regular file")
-        if entry.is_nested_root:
-            self._problem(f"{shown} is marked as the top of a catalog inside of one")
-        if bool(entry.symlink) != (kind == stat.S_IFLNK):
-            self._problem(f"{shown}: only symbolic links have targets, and all of them have")
-        if kind == stat.S_IFREG:
+        for problem in entry_problems(entry, before_2_1=catalog.schema.before_2_1):
+            self._problem(f"{show_path(path)} {problem}")
+        if entry.is_regular:
             self._check_file(catalog, entry, path)
-        elif entry.digest:
-            self._problem(f"{shown} is no regular file and has a hash")
 
     def _check_file(self, catalog: Catalog, entry: Entry, path: bytes) -> None:
         try:
@@ -177,39 +195,9 @@ class CatalogChecker:
             )
         if len({member.rpartition(b"/")[0] for member, _ in members}) > 1:
             self._problem(f"the hard links of {show_path(path)} are in more than one directory")
-        if len({(entry.digest, entry.size, entry.mode, entry.uid, entry.gid) for _, entry in members}) > 1:
-            self._problem(f"the hard links of {show_path(path)} differ")
-
-    def _count(self, catalog: Catalog, entry: Entry, counts: Counter[str]) -> None:
-        kind = stat.S_IFMT(entry.mode)
-        counts["xattr"] += entry.xattr_blob is not None
-        if kind == stat.S_IFDIR:
-            counts["dir"] += 1
-            counts["nested"] += entry.is_nested_mountpoint
-        elif kind == stat.S_IFLNK:
-            counts["symlink"] += 1
-        elif kind == stat.S_IFREG:
-            counts["regular"] += 1
-            counts["file_size"] += entry.size
-            if entry.is_chunked:
-                counts["chunked"] += 1
-                counts["chunked_size"] += entry.size
-                counts["chunks"] += len(catalog.chunks(entry))
-            if entry.is_external:
-                counts["external"] += 1
-                counts["external_file_size"] += entry.size
-        else:
-            counts["special"] += 1
-
-    def _check_counters(self, catalog: Catalog, counts: Counter[str]) -> None:
-        if catalog.schema.version < 2.45:
-            return  # older servers counted less
-        own = catalog.counters().own
-        names = _COUNTED + tuple(name for name in _COUNTED_LATER if own[name])
-        for name in names:
-            if own[name] != counts[name]:
-                shown = show_path(catalog.mountpoint)
-                self._problem(f"the catalog of {shown} counts {own[name]} as {name}, but has {counts[name]}")
+        differing = [name for name in _SAME_IN_GROUP if len({getattr(entry, name) for _, entry in members}) > 1]
+        if differing:
+            self._problem(f"the hard links of {show_path(path)} differ in {', '.join(differing)}")
 
     def _transitions(self, catalog: Catalog, nested: dict[bytes, Entry]) -> list[Mounted]:
         found: list[Mounted] = []
@@ -222,9 +210,12 @@ class CatalogChecker:
                 self._problem(f"the catalog of {show_path(transition.mountpoint)} is recorded without its hash")
             else:
                 found.append(Mounted(transition.ref, transition, entry))
+        # Other revisions that are shown below a bind mountpoint do not count.
+        siblings = SubtreeCounts(catalog, sum(not mounted.is_bind for mounted in found))
+        self._report.problems += siblings.problems()  # when there are none
         for path in nested:
             self._problem(f"{show_path(path)} is marked as the mountpoint of a catalog, and none is recorded for it")
-        return found
+        return [mounted if mounted.is_bind else mounted._replace(siblings=siblings) for mounted in found]
 
     def _problem(self, text: str) -> None:
         self._report.problems.append(text)

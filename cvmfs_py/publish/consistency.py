@@ -9,22 +9,28 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from cache.address import Kind, hash_bytes
 from catalog.errors import CatalogError
 from catalog.history import History
 from catalog.reader import Catalog
+from catalog.reflog import Reflog
 from catalog.transitions import catalog_ref
 from cvmfs_py.errors import CvmfsError, PublishError, Refusal, TrustError
 from cvmfs_py.publish.catalog_check import CatalogChecker, Mounted
+from cvmfs_py.publish.counter_check import total_counters
+from cvmfs_py.publish.databases import references_of
 from cvmfs_py.publish.stored_objects import StoredObjects
 from cvmfs_py.trust.trusted_state import TrustedState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cache.address import ContentHash
     from cache.ref import ObjectRef
+    from catalog.entry import Entry
     from cvmfs_py.publish.storage import Storage
     from cvmfs_py.trust.keys import MasterKey
     from cvmfs_py.trust.manifest import Manifest
@@ -56,8 +62,9 @@ def check_repository(
     with StoredObjects(storage) as stored:
         checker = _Checker(storage, stored, report, data, advance)
         manifest = checker.check_documents(fqrn, master_keys)
-        checker.check_snapshot(manifest.root_ref, manifest.root_size_bytes)
+        checker.check_snapshot(manifest.root_ref, manifest.root_size_bytes, manifest.revision)
         checker.check_history(manifest, every_snapshot=every_snapshot)
+        checker.check_named_objects(manifest)
         checker.check_reflog(manifest)
     return report
 
@@ -73,6 +80,14 @@ def read_manifest(storage: Storage, fqrn: str, master_keys: tuple[MasterKey, ...
     return state.accept(manifest, certificate, whitelist, now_s).manifest
 
 
+class _Checked(NamedTuple):
+    """What a catalog that was checked says of itself."""
+
+    size_bytes: int
+    revision: int
+    total: dict[str, int] | None  # its counters and those below; None: older servers counted less
+
+
 class _Checker:
     """One check on its way."""
 
@@ -83,7 +98,9 @@ class _Checker:
         self._stored = stored
         self._report = report
         self._catalogs = CatalogChecker(storage, stored.workdir, report, data=data, advance=advance)
-        self._done: set[object] = set()  # catalogs: snapshots share most of theirs
+        self._done: dict[
+            tuple[ContentHash, bytes, Entry | None], _Checked | None
+        ] = {}  # snapshots share most of theirs
 
     def check_documents(self, fqrn: str, master_keys: tuple[MasterKey, ...]) -> Manifest:
         """The signed files. Without a manifest that can be verified there is nothing to check."""
@@ -97,37 +114,42 @@ class _Checker:
             self._problem(str(error))
             return read_manifest(self._storage, fqrn, master_keys, 0.0)
 
-    def check_snapshot(self, root: ObjectRef, size_bytes: int | None = None) -> None:
-        """A root catalog and everything below it."""
+    def check_snapshot(self, root: ObjectRef, size_bytes: int | None, revision: int) -> None:
+        """A root catalog, whose size and revision a manifest or tag tells, and everything below it."""
         self._report.snapshots += 1
         waiting = [Mounted(root)]
         while waiting:
-            ref, transition, above = waiting.pop()
-            if ref.content_hash in self._done:
-                continue
-            self._done.add(ref.content_hash)
-            try:
-                local = self._stored.open(ref)
-                if size_bytes is not None and size_bytes != local.size_bytes:
-                    self._problem(
-                        f"the manifest says that the root catalog has {size_bytes} bytes, not {local.size_bytes}"
-                    )
-                if transition is not None and transition.size_bytes not in (0, local.size_bytes):
-                    self._problem(
-                        f"{ref} has {local.size_bytes} bytes, but {transition.size_bytes} are recorded for it"
-                    )
-                size_bytes = None
-                mountpoint = b"" if transition is None or transition.is_bind else transition.mountpoint
-                catalog = Catalog.open(local, mountpoint, ref.content_hash)
-            except (CatalogError, CvmfsError) as error:
-                self._problem(f"{ref} cannot be read: {error}")
-                continue
-            try:
-                waiting.extend(self._catalogs.check(catalog, above))
-            except CatalogError as error:
-                self._problem(str(error))
-            finally:
-                catalog.close()
+            mounted = waiting.pop()
+            key = mounted.ref.content_hash, mounted.mountpoint, mounted.entry
+            if key not in self._done:
+                self._done[key] = self._check_catalog(mounted, waiting)
+            checked = self._done[key]
+            recorded_bytes = mounted.transition.size_bytes if mounted.transition else size_bytes
+            if checked is not None and recorded_bytes not in (None, 0, checked.size_bytes):
+                self._problem(f"{mounted.ref} has {checked.size_bytes} bytes, but {recorded_bytes} are recorded for it")
+            if checked is not None and mounted.transition is None and checked.revision != revision:
+                self._problem(f"{mounted.ref} is of revision {checked.revision}, but {revision} is recorded for it")
+            if mounted.siblings is not None:
+                mounted.siblings.add(checked.total if checked else None)
+                self._report.problems += mounted.siblings.problems()
+
+    def _check_catalog(self, mounted: Mounted, waiting: list[Mounted]) -> _Checked | None:
+        """What the catalog says of itself. None: it cannot be read."""
+        try:
+            local = self._stored.open(mounted.ref)
+            size_bytes = local.size_bytes
+            catalog = Catalog.open(local, mounted.mountpoint, mounted.ref.content_hash)
+        except (CatalogError, CvmfsError) as error:
+            self._problem(f"{mounted.ref} cannot be read: {error}")
+            return None
+        try:
+            waiting.extend(self._catalogs.check(catalog, mounted.entry))
+            return _Checked(size_bytes, catalog.properties.revision, total_counters(catalog))
+        except CatalogError as error:
+            self._problem(str(error))
+            return None
+        finally:
+            catalog.close()
 
     def check_history(self, manifest: Manifest, *, every_snapshot: bool) -> None:
         ref = manifest.history_ref
@@ -137,23 +159,59 @@ class _Checker:
             with History.open(self._stored.open(ref), ref.content_hash) as history:
                 history.check_fqrn(manifest.fqrn)
                 tags = history.tags()
+                branches = history.branches()
         except (CatalogError, CvmfsError) as error:
             self._problem(f"the tags cannot be read: {error}")
             return
         for tag in tags:
+            first = branches.get(tag.branch)
+            if first is None or tag.revision < first:
+                self._problem(f"tag {tag.name} is of revision {tag.revision}, which its branch {tag.branch!r} has not")
             if not self._storage.has(tag.root_hash, Kind.CATALOG):
                 self._report.remarks.append(f"tag {tag.name}: its snapshot was removed by garbage collection")
             elif every_snapshot:
-                self.check_snapshot(catalog_ref(tag.root_hash, tag.size_bytes, f"root catalog of tag {tag.name}"))
+                root = catalog_ref(tag.root_hash, tag.size_bytes, f"root catalog of tag {tag.name}")
+                self.check_snapshot(root, tag.size_bytes, tag.revision)
+        if tags:
+            for name in branches.keys() - {tag.branch for tag in tags}:
+                self._problem(f"there is a branch {name!r} without tags")
+
+    def check_named_objects(self, manifest: Manifest) -> None:
+        """What the manifest names besides catalogs and tags."""
+        if manifest.metainfo_hash is not None:
+            try:
+                self._storage.read_content(manifest.metainfo_hash, Kind.METAINFO)
+            except CvmfsError as error:
+                self._problem(f"the description of the repository cannot be read: {error}")
+        if manifest.has_alternative_paths:
+            for content_hash, kind in (
+                (manifest.root_hash, Kind.CATALOG),
+                (manifest.certificate_hash, Kind.CERTIFICATE),
+            ):
+                if self._storage.read_file(f".cvmfsalt-{content_hash}{kind.value}") is None:
+                    self._problem(f"the alternative name .cvmfsalt-{content_hash}{kind.value} is missing")
 
     def check_reflog(self, manifest: Manifest) -> None:
         if manifest.reflog_hash is None:
             return
-        reflog = self._storage.read_file(".cvmfsreflog")
-        if reflog is None:
+        stored = self._storage.read_file(".cvmfsreflog")
+        if stored is None:
             self._problem("the manifest names a reflog, and there is none")
-        elif hash_bytes(manifest.reflog_hash.algorithm, reflog) != manifest.reflog_hash:
+            return
+        if hash_bytes(manifest.reflog_hash.algorithm, stored) != manifest.reflog_hash:
             self._problem("the reflog is not the one that the manifest names")
+            return
+        path = Path(self._stored.workdir, "reflog")
+        path.write_bytes(stored)
+        try:
+            with Reflog.open(path) as reflog:
+                logged = {(one.content_hash, one.kind) for one in reflog.refs()}
+        except CatalogError as error:
+            self._problem(f"the reflog cannot be read: {error}")
+            return
+        for content_hash, kind in references_of(manifest):
+            if (content_hash, kind) not in logged:
+                self._problem(f"the reflog does not hold {content_hash}{kind.value}, which the manifest names")
 
     def _problem(self, text: str) -> None:
         self._report.problems.append(text)

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cache.address import Kind
+from cache.address import Kind, parse_hash
+from catalog.pathkey import path_key
 from cvmfs_py.errors import CvmfsError, TrustError
 from cvmfs_py.publish.consistency import CheckReport, check_repository
 from cvmfs_py.publish.storage import Storage
 from cvmfs_py.trust.keys import parse_master_key
 from tests.simulator.repository import Repository
-from tests.simulator.tree import Directory, File, Symlink, hard_links
+from tests.simulator.tree import Directory, File, Special, Symlink, hard_links
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +28,7 @@ TREE = Directory(
         "big": File(bytes(range(256)) * 400, chunk_sizes=40_000),
         "empty": File(b""),
         "link": Symlink("hello"),
+        "fifo": Special("fifo"),
         "hard": Directory(hard_links(File(b"same"), "a", "b", "c")),
         "sw": Directory({"inside": File(b"inside"), "dir": Directory({"deep": File(b"deep")})}, nested=True),
     }
@@ -39,12 +41,29 @@ def check(repository: Repository, *, data: bool = False, every_snapshot: bool = 
     return check_repository(storage, "test.example.org", (key,), data=data, every_snapshot=every_snapshot)
 
 
-@pytest.mark.parametrize("data", [False, True])
-def test_a_repository_of_the_reference_server_is_right(data: bool) -> None:
+def check_zoo(tmp_path: Path, manifest: str, *, data: bool) -> CheckReport:
+    """The reference repository at one of its revisions."""
+    for item in (ZOO / "server").iterdir():
+        if item.name != ".cvmfspublished":
+            (tmp_path / item.name).symlink_to(item)
+    (tmp_path / ".cvmfspublished").write_bytes((ZOO / "manifests" / manifest).read_bytes())
     key = parse_master_key((ZOO / "zoo.test.org.pub").read_bytes(), "key")
-    report = check_repository(Storage(ZOO / "server"), "zoo.test.org", (key,), data=data, every_snapshot=True)
+    return check_repository(Storage(tmp_path), "zoo.test.org", (key,), data=data, every_snapshot=True)
+
+
+@pytest.mark.parametrize("data", [False, True])
+def test_a_repository_of_the_reference_server_is_right(tmp_path: Path, data: bool) -> None:
+    report = check_zoo(tmp_path, "r6.cvmfspublished", data=data)
     assert report.problems == []
     assert (report.snapshots, report.remarks) == (9, [])
+
+
+def test_a_root_catalog_that_the_reflog_lacks(tmp_path: Path) -> None:
+    """The last revision of the zoo was put behind the reference server's back."""
+    report = check_zoo(tmp_path, "r7.cvmfspublished", data=False)
+    assert report.problems == [
+        "the reflog does not hold b9a6fa616aac46f9a1efe7a87090929213eaa35cC, which the manifest names"
+    ]
 
 
 @pytest.mark.parametrize("options", [{}, {"compression": "none"}, {"compression": "zstd"}])
@@ -56,6 +75,13 @@ def test_a_good_repository_is_right(tmp_path: Path, options: dict[str, str]) -> 
     assert report.problems == []
     assert report.catalogs == 3
 
+
+# The file `a` of /hard is called `.cvmfscatalog`.
+_KEY, _OLD = path_key(b"/hard/.cvmfscatalog"), path_key(b"/hard/a")
+MOVED_MARKER = (
+    f"UPDATE catalog SET name = '.cvmfscatalog', md5path_1 = {_KEY[0]}, md5path_2 = {_KEY[1]} "
+    f"WHERE md5path_1 = {_OLD[0]} AND md5path_2 = {_OLD[1]}"
+)
 
 # Statements on the root catalog (b"") or the nested one, and words of the problem that must be found.
 DEFECTS: dict[str, tuple[bytes, str, str]] = {
@@ -91,6 +117,64 @@ DEFECTS: dict[str, tuple[bytes, str, str]] = {
         "unreachable",
     ),
     "a row is under another path": (b"", "UPDATE catalog SET name = 'hellp' WHERE name = 'hello'", "/hellp"),
+    "a subtree counter is wrong": (
+        b"",
+        "UPDATE statistics SET value = 77 WHERE counter = 'subtree_file_size'",
+        "counts 77 as file_size in the catalogs below",
+    ),
+    "extended attributes are not counted": (
+        b"",
+        "UPDATE statistics SET value = 0 WHERE counter = 'self_xattr'",
+        "counts 0 as xattr",
+    ),
+    "a counter is missing": (b"/sw", "DELETE FROM statistics WHERE counter = 'self_regular'", "counts 0 as regular"),
+    "a directory has another link count": (
+        b"",
+        "UPDATE catalog SET hardlinks = 7 WHERE name = 'hard'",
+        "/hard says that it has 7 links, and has 2",
+    ),
+    "the root directory has another link count": (
+        b"",
+        "UPDATE catalog SET hardlinks = 2 WHERE name = ''",
+        "/ says that it has 2 links, and has 4",
+    ),
+    "the two rows of a mountpoint have other link counts": (
+        b"",
+        "UPDATE catalog SET hardlinks = 2 WHERE name = 'sw'",
+        "differ in hardlinks",
+    ),
+    "a file has no links": (b"", "UPDATE catalog SET hardlinks = 0 WHERE name = 'hello'", "/hello says that it has no"),
+    "a file has links and no group": (
+        b"",
+        "UPDATE catalog SET hardlinks = 2 WHERE name = 'hello'",
+        "2 hard links, and is in no group",
+    ),
+    "a directory is hard-linked": (
+        b"",
+        f"UPDATE catalog SET hardlinks = {(9 << 32) | 2} WHERE name = 'hard'",
+        "a directory in a group of hard links",
+    ),
+    "times of hard links differ": (b"", "UPDATE catalog SET mtime = 5 WHERE name = 'b'", "differ in mtime_s"),
+    "a link has another size": (b"", "UPDATE catalog SET size = 9 WHERE name = 'link'", "target of 5 bytes, and 9 are"),
+    "a fifo has a size": (b"", "UPDATE catalog SET size = 9 WHERE name = 'fifo'", "/fifo is no file and has a size"),
+    "a link is for direct I/O": (b"", "UPDATE catalog SET flags = flags | 65536 WHERE name = 'link'", "direct I/O"),
+    "a nested catalog has no marker": (
+        b"/sw",
+        "DELETE FROM catalog WHERE name = '.cvmfscatalog'",
+        "the nested catalog of /sw has no .cvmfscatalog",
+    ),
+    "a marker is abandoned": (b"", MOVED_MARKER, "/hard has a .cvmfscatalog, and no nested catalog"),
+    "the root is marked as nested": (b"", "UPDATE catalog SET flags = 33 WHERE name = ''", "that of a nested one"),
+    "a catalog was made for another place": (
+        b"/sw",
+        "UPDATE properties SET value = '/ws' WHERE key = 'root_prefix'",
+        "/sw",
+    ),
+    "a root catalog is of another revision": (
+        b"",
+        "UPDATE properties SET value = '5' WHERE key = 'revision'",
+        "is of revision 5, but 1 is recorded for it",
+    ),
     "a directory has a hash": (
         b"",
         "UPDATE catalog SET hash = (SELECT hash FROM catalog WHERE name = 'hello') WHERE name = 'hard'",
@@ -148,6 +232,61 @@ def test_a_defect_of_the_storage_is_found(tmp_path: Path, defect: str) -> None:
     damage(repository)
     problems = check(repository, data=True).problems
     assert any(words in problem for problem in problems), problems
+
+
+def test_a_damaged_description_is_found(tmp_path: Path) -> None:
+    repository = Repository.create(tmp_path, metainfo=b"{}")
+    repository.publish(TREE, "v1")
+    assert check(repository).problems == []
+    fields = dict(repository.head.fields)
+    metainfo = parse_hash(fields["M"])
+    assert metainfo is not None
+    repository.tamper(metainfo, Kind.METAINFO)
+    assert any("description" in problem for problem in check(repository).problems)
+
+
+@pytest.mark.parametrize("field", ["C", "X"])
+def test_a_missing_alternative_name_is_found(tmp_path: Path, field: str) -> None:
+    repository = Repository.create(tmp_path, alternative_paths=True)
+    repository.publish(TREE, "v1")
+    assert check(repository).problems == []
+    name = f".cvmfsalt-{dict(repository.head.fields)[field]}{field}"
+    (repository.server_root / name).unlink()
+    assert check(repository).problems == [f"the alternative name {name} is missing"]
+
+
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        ("UPDATE branches SET initial_revision = 9", "tag trunk is of revision 1, which its branch '' has not"),
+        ("UPDATE tags SET branch = 'dev'", "tag trunk is of revision 1, which its branch 'dev' has not"),
+        ("INSERT INTO branches VALUES ('dev', '', 1)", "a branch 'dev' without tags"),
+    ],
+)
+def test_a_defect_of_the_tags_is_found(tmp_path: Path, statement: str, words: str) -> None:
+    repository = Repository.create(tmp_path)
+    repository.publish(TREE, "v1", history_sql=[statement])
+    problems = check(repository).problems
+    assert any(words in problem for problem in problems), problems
+
+
+def test_a_tag_that_tells_another_revision_is_found(tmp_path: Path) -> None:
+    repository = Repository.create(tmp_path)
+    repository.publish(TREE, "v1")
+    repository.publish(Directory({}), "v2", history_sql=["UPDATE tags SET revision = 2, size = 7 WHERE name = 'v1'"])
+    problems = check(repository, every_snapshot=True).problems
+    assert any("is of revision 1, but 2 is recorded for it" in problem for problem in problems), problems
+    assert any("but 7 are recorded for it" in problem for problem in problems), problems
+
+
+def test_one_catalog_at_two_places_is_found(tmp_path: Path) -> None:
+    """Its rows are those of the first place only."""
+    repository = Repository.create(tmp_path)
+    tree = Directory({name: Directory({"f": File(b"x")}, nested=True) for name in ("one", "two")})
+    moved = "UPDATE nested_catalogs SET sha1 = (SELECT sha1 FROM nested_catalogs WHERE path = '/one')"
+    repository.publish(tree, catalog_sql={b"": [moved]})
+    problems = check(repository).problems
+    assert any("/two" in problem for problem in problems), problems
 
 
 def test_a_tag_whose_snapshot_was_collected_is_a_remark_only(tmp_path: Path) -> None:
