@@ -22,12 +22,15 @@ from cvmfs_py.errors import (
     FetchError,
     FsError,
     IntegrityError,
+    MountError,
     ObjectGoneError,
     PublishError,
     Refusal,
     TrustError,
 )
 from cvmfs_py.fuse.errnos import ERRNOS, errno_of
+from cvmfs_py.mount.confinement import ReportedError
+from cvmfs_py.mount.daemonize import DaemonError
 from cvmfs_py.publish.source_errors import UnreadableSourceError
 from tests.house.sources import PACKAGES
 
@@ -40,6 +43,8 @@ TREES: tuple[type[Exception], ...] = (CvmfsError, CacheError, CatalogError)
 INHERITED: dict[type[Exception], type[Exception]] = {
     IndexBusyError: CacheError,
     IndexDamagedError: CacheError,
+    DaemonError: MountError,
+    ReportedError: CvmfsError,
     UnreadableSourceError: PublishError,
 }
 
