@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from cvmfs_py.cli import options as common
@@ -53,6 +54,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         for line in _lines(checks):
             write_line(line.encode("utf-8", "surrogateescape"))
+    sys.stdout.flush()  # the conclusion comes last, wherever both go
     if not can_mount(checks):
         raise MountError("a mount cannot work here as it is; see what has failed")
     return 0

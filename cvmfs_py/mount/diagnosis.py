@@ -51,7 +51,7 @@ def find_ways(facts: MachineFacts) -> tuple[Way, ...]:
     if facts.direct is not None and facts.direct.failed_at is None:
         ways.append(Way.DIRECT)
     helper = facts.helper
-    may_help = helper is not None and helper.is_setuid and not helper.is_on_nosuid and not facts.no_new_privileges
+    may_help = helper is not None and helper.is_setuid and not helper.is_on_nosuid and facts.can_gain_mount_right
     if may_help and not facts.device.open_errno and Way.DIRECT not in ways and facts.user_id != 0:
         ways.append(Way.HELPER)
     if facts.in_user_namespace.failed_at is None:
@@ -113,16 +113,16 @@ def _check_direct(facts: MachineFacts, ways: tuple[Way, ...]) -> Check:
     name = "mount rights"
     if Way.DIRECT in ways:
         return Check(name, Outcome.OK, "this process may mount (CAP_SYS_ADMIN, tried)")
-    if facts.direct is None:
-        found = "root without CAP_SYS_ADMIN" if facts.user_id == 0 else "an ordinary user, without CAP_SYS_ADMIN"
-        cure = "" if ways else "start the container with --cap-add SYS_ADMIN" if facts.user_id == 0 else ""
-    else:
-        found = f"CAP_SYS_ADMIN is there, but {facts.direct.reason}"
-        is_device = facts.direct.failed_at is Step.OPEN
-        cure = (
-            "see device" if is_device else "a security module forbids it: --security-opt apparmor=unconfined (or label)"
-        )
-    return Check(name, Outcome.NOT_NEEDED if ways or not cure else Outcome.FAILED, found, "" if ways else cure)
+    found, cure = "an ordinary user, without CAP_SYS_ADMIN", ""
+    if facts.direct is not None:
+        found = f"CAP_SYS_ADMIN is there, but refused when {facts.direct.reason}"
+        cure = "a security module forbids it; in a container: --security-opt apparmor=unconfined (or label=disable)"
+    elif facts.user_id == 0:
+        found, cure = "root without CAP_SYS_ADMIN", "start the container with --cap-add SYS_ADMIN"
+    # Without the device nobody can tell yet whether a user namespace is enough.
+    if ways or not cure or facts.device.open_errno:
+        return Check(name, Outcome.NOT_NEEDED, found)
+    return Check(name, Outcome.FAILED, found, cure)
 
 
 def _check_helper(facts: MachineFacts, ways: tuple[Way, ...]) -> Check:
@@ -135,6 +135,9 @@ def _check_helper(facts: MachineFacts, ways: tuple[Way, ...]) -> Check:
         found, cure = f"{helper.path} is on a file system without setuid", "mount it without nosuid, as root"
     elif facts.no_new_privileges:
         found, cure = f"{helper.path} gets no rights here (no_new_privs)", "start without no-new-privileges"
+    elif not facts.can_gain_mount_right:
+        found = f"{helper.path} cannot get CAP_SYS_ADMIN here"
+        cure = "start the container with --cap-add SYS_ADMIN"
     else:
         found, cure = f"{helper.path} is setuid root", ""
     if not cure and (Way.HELPER in ways or Way.DIRECT in ways):
@@ -161,6 +164,8 @@ def _check_user_namespace(facts: MachineFacts, ways: tuple[Way, ...]) -> Check:
     if trial.failed_at is None:
         return Check(name, Outcome.OK, "a mount in a user namespace of its own works (tried)")
     found = f"refused when {trial.reason}"
+    if trial.failed_at is Step.OPEN:
+        return Check(name, Outcome.NOT_NEEDED, "one can be made, but is of no use without the device")
     if Way.DIRECT in ways:
         return Check(name, Outcome.NOT_NEEDED, found)
     if Way.HELPER in ways:
@@ -170,8 +175,6 @@ def _check_user_namespace(facts: MachineFacts, ways: tuple[Way, ...]) -> Check:
 
 def _cure_namespace(facts: MachineFacts) -> str:
     trial = facts.in_user_namespace
-    if trial.failed_at is Step.OPEN:
-        return "see device"
     if facts.max_user_namespaces == 0 or trial.error_number in (errno.ENOSPC, errno.EUSERS):
         return "as root: sysctl user.max_user_namespaces=15000"
     if facts.unprivileged_userns_clone == 0:
@@ -198,6 +201,8 @@ def _check_restrictions(facts: MachineFacts, ways: tuple[Way, ...]) -> Check:
     found = "; ".join(restrictions)
     if ways:
         return Check("restrictions", Outcome.OK, f"{found}; a mount works all the same")
+    if facts.device.open_errno:
+        return Check("restrictions", Outcome.OK, f"{found}; that may do no harm")
     cure = "in a container: --security-opt seccomp=unconfined, and without no-new-privileges"
     return Check("restrictions", Outcome.WARNING, found, cure)
 

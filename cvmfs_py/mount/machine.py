@@ -48,6 +48,7 @@ class MachineFacts:
     user_id: int
     device: DeviceFacts
     has_mount_right: bool  # CAP_SYS_ADMIN, of whichever user namespace
+    can_gain_mount_right: bool  # a setuid program could have it
     direct: TrialResult | None  # None: not tried without the right
     in_user_namespace: TrialResult
     helper: HelperFacts | None
@@ -62,12 +63,12 @@ class MachineFacts:
 
 def gather_facts() -> MachineFacts:
     status = _status_fields()
-    capabilities = int(status.get("CapEff", "0"), 16)
-    has_mount_right = bool(capabilities >> _CAP_SYS_ADMIN & 1)
+    has_mount_right = _holds_mount_right(status.get("CapEff", "0"))
     return MachineFacts(
         user_id=os.geteuid(),
         device=look_at_device(),
         has_mount_right=has_mount_right,
+        can_gain_mount_right=status.get("NoNewPrivs") != "1" and _holds_mount_right(status.get("CapBnd", "0")),
         direct=try_mount(in_user_namespace=False) if has_mount_right else None,
         in_user_namespace=try_mount(in_user_namespace=True),
         helper=find_helper(),
@@ -127,6 +128,10 @@ def _container() -> str:
 def _status_fields() -> dict[str, str]:
     lines = _read("/proc/self/status").decode("latin-1").splitlines()
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def _holds_mount_right(capabilities: str) -> bool:
+    return bool(int(capabilities, 16) >> _CAP_SYS_ADMIN & 1)
 
 
 def _setting(name: str) -> int | None:

@@ -213,6 +213,17 @@ def test_an_ordinary_user(public_directory: Path) -> None:
     assert "by fusermount3" in checks["ways to mount"]["found"]
 
 
+@needs_root
+def test_an_ordinary_user_where_nobody_may_mount(public_directory: Path) -> None:
+    """As in a container: fusermount3 is setuid, and root has not the right either."""
+    client = Client(public_directory, FQRN, [], PY_CACHE_DIR="/tmp/cvmfs-py-unused/cache")
+    nobody = [*as_nobody(public_directory / "namespace"), "--bounding-set=-sys_admin"]
+    checks = diagnose(client, wrapper=nobody)
+    assert outcome_of(checks, "fusermount3") == "warning"
+    assert "cannot get CAP_SYS_ADMIN" in checks["fusermount3"]["found"]
+    assert checks["ways to mount"]["found"] == "in a user namespace"
+
+
 def test_no_device(tmp_path: Path) -> None:
     client = Client(tmp_path, FQRN, [])
     checks = diagnose(client, code=3, wrapper=in_mount_namespace("mount --bind /dev/null /dev/fuse"))
