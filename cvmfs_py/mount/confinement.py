@@ -30,20 +30,20 @@ import logging
 import os
 import signal
 import socket
-import sys
-import traceback
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from cvmfs_py.errors import CvmfsError, MountError
 from cvmfs_py.fuse import syscalls
 from cvmfs_py.fuse.handover import Handover, MountOptions, Way, mount_directly
-from cvmfs_py.mount import namespace, supervision
+from cvmfs_py.mount import child, first_process, namespace, supervision
 from cvmfs_py.mount.private_root import CVMFS, provide_places
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+Mask: TypeAlias = "set[signal.Signals | int]"
 
 _log = logging.getLogger(__name__)
 _MESSAGE_BYTES = 1 << 16
@@ -77,7 +77,10 @@ class Command:
 
 
 class Daemon(Protocol):
-    """The part that knows repositories. Both methods run in the daemon's process, in this order."""
+    """The part that knows repositories. Both methods run in the daemon's process, in this order.
+
+    Every error that a user is to be told of is a `CvmfsError`: until `ready`, the front raises it again.
+    """
 
     def plan(self) -> Sequence[Place]:
         """What is to be mounted. Nothing is mounted yet; errors end everything, and are told to the user."""
@@ -90,17 +93,10 @@ class Daemon(Protocol):
 
 def run(daemon: Daemon, command: Command) -> int:
     """The command's exit code, or the negative number of the signal that ended it."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     directory = _current_directory()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    front = os.getpid()
-    daemon_pid = os.fork()
-    if daemon_pid == 0:
-        ours.close()
-        _be_daemon(daemon, theirs, front)
-    theirs.close()
+    strangers = supervision.children()  # of what this process was before it became this program
     with contextlib.ExitStack() as undo:
+        ours, daemon_pid = _start_daemon(daemon)
         mask = undo.enter_context(supervision.held_signals())
         undo.push(partial(_end_daemon, daemon_pid))
         undo.enter_context(ours)
@@ -110,18 +106,20 @@ def run(daemon: Daemon, command: Command) -> int:
             provide_places(place.name for place in places)
             undo.callback(_unmount, places)
             _mount_and_send(places, ours)
-            _receive(ours)
             own_processes = command.own_processes
             if own_processes is None:
                 own_processes = namespace.may_have_own_processes()
-        return _run_inside(command, directory, mask, daemon_pid, own_processes=own_processes)
+            _receive(ours)
+        if own_processes:
+            return _run_among_own(command, directory, mask, daemon_pid)
+        return _run_among_all(command, directory, mask, daemon_pid, strangers)
 
 
 # --- the front
 
 
 @contextlib.contextmanager
-def _interruptible(mask: set[signal.Signals | int]) -> Any:
+def _interruptible(mask: Mask) -> Any:
     """Until the command runs, signals are for the front as for any program."""
     held = signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     try:
@@ -154,29 +152,33 @@ def _receive(channel: socket.socket) -> Any:
     return said
 
 
-def _run_inside(
-    command: Command, directory: str, mask: set[signal.Signals | int], daemon_pid: int, *, own_processes: bool
-) -> int:
-    first = None
-    if own_processes:
-        namespace.enter_private_processes()
-        first = _start_first_process()
-    else:
-        syscalls.adopt_orphans()
+def _run_among_own(command: Command, directory: str, mask: Mask, daemon_pid: int) -> int:
+    namespace.enter_private_processes()
+    first = first_process.start()
+    ended: set[int] = set()
+    try:
+        return supervision.supervise(_start_command(command, directory, mask), _noting(ended, daemon_pid))
+    finally:
+        if first not in ended:
+            os.kill(first, signal.SIGKILL)
+            child.code_of(first)  # comes when all processes of its namespace are gone
 
+
+def _run_among_all(command: Command, directory: str, mask: Mask, daemon_pid: int, strangers: set[int]) -> int:
+    syscalls.adopt_orphans()
+    try:
+        return supervision.supervise(_start_command(command, directory, mask), _noting(set(), daemon_pid))
+    finally:
+        supervision.kill_children(spared={daemon_pid, *strangers})
+
+
+def _noting(ended: set[int], daemon_pid: int) -> Callable[[int], None]:
     def note_end(pid: int) -> None:
+        ended.add(pid)
         if pid == daemon_pid:
             _log.warning("the daemon has ended; from now on %s does not answer (ENOTCONN)", CVMFS)
 
-    try:
-        return supervision.supervise(_start_command(command, directory, mask), note_end)
-    finally:
-        if first is not None:
-            with contextlib.suppress(ProcessLookupError, ChildProcessError):  # it may have been killed before
-                os.kill(first, signal.SIGKILL)
-                os.waitpid(first, 0)  # returns when all processes of its namespace are gone
-        else:
-            supervision.kill_children(spared=daemon_pid)
+    return note_end
 
 
 def _end_daemon(pid: int, kind: type[BaseException] | None, *_: object) -> None:
@@ -201,22 +203,25 @@ def _current_directory() -> str:
         return "/"
 
 
-# --- the children: none of them returns
+# --- the children
 
 
-def _be_daemon(daemon: Daemon, channel: socket.socket, front: int) -> NoReturn:
-    code = 1
-    try:
+def _start_daemon(daemon: Daemon) -> tuple[socket.socket, int]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    front = os.getpid()
+
+    def body() -> int:
+        ours.close()
         os.setsid()  # what is typed at the terminal is not for it
         syscalls.die_with_parent(signal.SIGTERM)
-        if os.getppid() == front:
-            _redirect(0, 1)
-            code = _serve(daemon, channel)
-    except BaseException:
-        traceback.print_exc()
-        raise
-    finally:
-        _leave(code)
+        if os.getppid() != front:
+            return 1  # the front ended before the daemon could be told
+        child.silence(0, 1)
+        return _serve(daemon, theirs)
+
+    pid = child.fork(body)
+    theirs.close()
+    return ours, pid
 
 
 def _serve(daemon: Daemon, channel: socket.socket) -> int:
@@ -239,68 +244,20 @@ def _send(channel: socket.socket, message: Mapping[str, object]) -> None:
         channel.send(json.dumps(message).encode())
 
 
-def _start_first_process() -> int:
-    """Process 1 of the namespace, once it has mounted its /proc."""
-    said, saying = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            os.close(said)
-            os.setsid()
-            syscalls.die_with_parent(signal.SIGKILL)
-            code = _be_first_process(saying)
-        except BaseException:
-            traceback.print_exc()
-            raise
-        finally:
-            _leave(code)
-    os.close(saying)
-    with os.fdopen(said, "rb") as pipe:
-        trouble = pipe.read().decode()
-    if trouble != "ready":
-        os.waitpid(pid, 0)
-        raise MountError(trouble or "process 1 of the namespace has ended at its start")
-    return pid
-
-
-def _be_first_process(saying: int) -> int:
-    """Its signals are held, so that only the front can end it."""
-    try:
-        namespace.mount_own_proc()
-    except MountError as error:
-        os.write(saying, str(error).encode())
-        return 1
-    os.write(saying, b"ready")
-    _redirect(0, 1, 2)
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):  # that of the listing is closed already
-            if int(name) > 2:
-                os.close(int(name))
-    while True:
-        signal.sigwaitinfo({signal.SIGCHLD})
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0] != 0:
-                pass
-
-
-def _start_command(command: Command, directory: str, mask: set[signal.Signals | int]) -> int:
+def _start_command(command: Command, directory: str, mask: Mask) -> int:
     """The child in which the command runs already; raises why it cannot."""
     go, going = os.pipe()
     said, saying = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.close(going)
-            syscalls.die_with_parent(signal.SIGKILL)
-            if os.read(go, 1):  # else the front died before this child could die with it
-                supervision.restore_signals(mask)
-                _execute(command, directory, saying)
-        except BaseException:
-            traceback.print_exc()
-            raise
-        finally:
-            _leave(127)
+
+    def body() -> int:
+        os.close(going)
+        syscalls.die_with_parent(signal.SIGKILL)
+        if os.read(go, 1):  # else the front ended before this child could end with it
+            supervision.restore_signals(mask)
+            _execute(command, directory, saying)
+        return 127
+
+    pid = child.fork(body)
     for fd in (go, saying):
         os.close(fd)
     os.write(going, b"g")
@@ -308,7 +265,7 @@ def _start_command(command: Command, directory: str, mask: set[signal.Signals | 
     with os.fdopen(said, "rb") as pipe:
         trouble = pipe.read()
     if trouble:
-        os.waitpid(pid, 0)
+        child.code_of(pid)
         found = json.loads(trouble)
         raise ReportedError(found["error"], found["exit_code"])
     return pid
@@ -326,18 +283,3 @@ def _execute(command: Command, directory: str, saying: int) -> None:
         code = 127 if isinstance(error, FileNotFoundError | NotADirectoryError) else 126
         text = f"cannot run {command.words[0]}: {error.strerror}"
         os.write(saying, json.dumps({"error": text, "exit_code": code}).encode())
-
-
-def _redirect(*fds: int) -> None:
-    """Nobody waits for output that is held open by a process which writes none."""
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for fd in fds:
-        os.dup2(nothing, fd)
-    if nothing not in fds:
-        os.close(nothing)
-
-
-def _leave(code: int) -> NoReturn:
-    """Without what the caller of the front would do at its end."""
-    sys.stderr.flush()
-    os._exit(code)

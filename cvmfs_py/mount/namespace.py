@@ -20,8 +20,7 @@ from cvmfs_py.errors import MountError
 from cvmfs_py.fuse import syscalls
 from cvmfs_py.fuse.privileges import Capability, load_privileges
 from cvmfs_py.fuse.syscalls import MountFlag, NamespaceFlag
-
-_FAILED = 255  # exit code of a child that may have an errno as its code otherwise
+from cvmfs_py.mount import child
 
 
 def enter_private_mounts() -> None:
@@ -56,38 +55,29 @@ def mount_own_proc() -> None:
 
 
 def may_have_own_processes() -> bool:
-    """Tries a process namespace with its /proc in a child that ends at once. For after `enter_private_mounts`."""
-    pid = os.fork()
-    if pid == 0:
-        code = 1
+    """Tries a process namespace with its /proc in children that end at once. For after `enter_private_mounts`."""
+
+    def try_it() -> int:
         try:
             enter_private_processes()
             syscalls.unshare(NamespaceFlag.MOUNT)
-            code = _code_of_first_process()
         except (MountError, OSError):
-            code = 1
-        finally:
-            os._exit(code)
-    return os.waitpid(pid, 0)[1] == 0
+            return 1
+        return child.code_of(child.fork(try_proc))
+
+    def try_proc() -> int:
+        try:
+            mount_own_proc()
+        except MountError:
+            return 1
+        return 0
+
+    return child.code_of(child.fork(try_it)) == 0
 
 
 def refusal(what: str, error: OSError) -> MountError:
     """One line about a refused call: what could not be had, and what to change on this machine."""
     return MountError(f"cannot get {what}: {error.strerror}; {_cure(error.errno)}")
-
-
-def _code_of_first_process() -> int:
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            mount_own_proc()
-            code = 0
-        except MountError:
-            code = 1
-        finally:
-            os._exit(code)
-    return 0 if os.waitpid(pid, 0)[1] == 0 else 1
 
 
 def _enter_user_namespace() -> None:
@@ -113,19 +103,18 @@ def _keep_all_ids() -> None:
     uid_map, gid_map = _identity("/proc/self/uid_map"), _identity("/proc/self/gid_map")
     reading, writing = os.pipe()
     inside = os.getpid()
-    child = os.fork()
-    if child == 0:
-        code = _FAILED
+
+    def write_maps() -> int:
+        os.close(writing)
         try:
-            os.close(writing)
             if os.read(reading, 1):
                 _write(f"/proc/{inside}/uid_map", uid_map)
                 _write(f"/proc/{inside}/gid_map", gid_map)
-            code = 0
         except OSError as error:
-            code = error.errno or _FAILED
-        finally:
-            os._exit(code)
+            return error.errno or errno.EPERM
+        return 0
+
+    writer = child.fork(write_maps)
     os.close(reading)
     try:
         syscalls.unshare(NamespaceFlag.USER)
@@ -134,9 +123,9 @@ def _keep_all_ids() -> None:
         raise refusal("a user namespace", error) from error
     finally:
         os.close(writing)
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if code != 0:
-        raise _map_refusal(0, OSError(code, os.strerror(code)))
+        number = child.code_of(writer)
+    if number != 0:
+        raise _map_refusal(0, OSError(number, os.strerror(number)))
 
 
 def _identity(path: str) -> str:

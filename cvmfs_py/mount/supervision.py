@@ -77,15 +77,27 @@ def end_child(pid: int, patience_s: float) -> None:
             return
 
 
-def kill_children(spared: int) -> None:
-    """Kills all children but one, and their children, which become ours as their parents end."""
-    while orphans := [pid for pid in _children() if pid != spared]:
+def children() -> set[int]:
+    """From the list of all processes: not every kernel keeps one of children."""
+    found = set()
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
+                if int(file.read().rpartition(b")")[2].split()[1]) == os.getpid():
+                    found.add(int(name))
+    return found
+
+
+def kill_children(spared: set[int]) -> None:
+    """Kills all other children, and theirs, which become ours as their parents end."""
+    spared = set(spared)
+    while orphans := children() - spared:
         for pid in orphans:
-            with contextlib.suppress(ProcessLookupError):
+            try:
                 os.kill(pid, signal.SIGKILL)
-        for pid in orphans:
-            with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
+            except (PermissionError, ProcessLookupError, ChildProcessError):
+                spared.add(pid)
 
 
 def end_alike(code: int) -> int:
@@ -132,14 +144,3 @@ def _has_ended(pid: int, patience_s: float) -> bool:
         if left_s <= 0:
             return False
         signal.sigtimedwait({signal.SIGCHLD}, left_s)
-
-
-def _children() -> list[int]:
-    """From the list of all processes: not every kernel keeps one of children."""
-    found = []
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
-                if int(file.read().rpartition(b")")[2].split()[1]) == os.getpid():
-                    found.append(int(name))
-    return found
