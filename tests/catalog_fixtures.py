@@ -187,6 +187,7 @@ class CatalogMaker:
         try:
             connection.execute("PRAGMA page_size=1024")
             connection.execute("PRAGMA journal_mode=OFF")
+            connection.execute("PRAGMA synchronous=OFF")
             connection.execute("BEGIN")
             self._fill(connection)
             connection.execute("COMMIT")

@@ -149,6 +149,8 @@ class RepositoryFiles:
         page = view.page(after_rowid, limit)
         while not page.entries and page.next_rowid is not None:  # for a kernel, a part without entries is the end
             page = view.page(page.next_rowid, limit)
+        if not page.entries:
+            return NodePage([], None)
         catalog = view.catalog
         base = self._base(tree, catalog)
         nodes = [
