@@ -35,6 +35,8 @@ COMMANDS = {
     "mount": Command("cvmfs_py.cli.mount", "mount a repository"),
     "umount": Command("cvmfs_py.cli.umount", "unmount it again"),
     "list": Command("cvmfs_py.cli.list", "list what is mounted"),
+    "exec": Command("cvmfs_py.cli.exec", "run a command that has repositories below /cvmfs, without any rights"),
+    "shell": Command("cvmfs_py.cli.shell", "the same with a shell"),
     "ls": Command("cvmfs_py.cli.ls", "list a directory, or a whole tree, of a repository"),
     "stat": Command("cvmfs_py.cli.stat", "show everything known about entries"),
     "cat": Command("cvmfs_py.cli.cat", "print files"),
@@ -49,6 +51,7 @@ COMMANDS = {
     "repo": Command("cvmfs_py.cli.repo", "make repositories of your own and publish to them"),
     "demo": Command("cvmfs_py.cli.demo", "show the whole way on a small repository of its own"),
 }
+WORDS_BEHIND = frozenset({"exec"})  # commands that run what stands behind a --
 
 
 def overview() -> str:
@@ -100,6 +103,10 @@ def _run_command(name: str, command: Command, rest: list[str]) -> int:
     module = importlib.import_module(command.module)
     parser: argparse.ArgumentParser = module.build_parser(f"cvmfs-py {name}")
     parser.set_defaults(command=name)
+    if name in WORDS_BEHIND and "--" in rest:  # what comes behind is not for our parser
+        position = rest.index("--")
+        parser.set_defaults(words=rest[position + 1 :])
+        rest = rest[:position]
     options = parser.parse_intermixed_args(rest)
     debug = bool(getattr(options, "debug", False))
     from cvmfs_py import logs

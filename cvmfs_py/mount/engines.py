@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from cvmfs_py.fuse.volume import Space
 
 ENGINES = ("channel", "pyfuse3")
+ONE_MOUNT_ENGINES = frozenset({"pyfuse3"})  # libfuse has one session in a process
 
 
 def make_engine(name: str, space: Space, failures: Failures) -> Engine:

@@ -52,6 +52,7 @@ class MountPlan:
     wanted: Wanted
     mountpoint: str  # or /dev/fd/N: a descriptor that somebody else has mounted
     allow_other: bool = False
+    device: str | None = None  # for the list of mounts: what is seen in other namespaces only has one of its own
 
 
 class Announcing(Protocol):
@@ -61,13 +62,13 @@ class Announcing(Protocol):
 
 
 async def serve_mount(plan: MountPlan, announcer: Announcing) -> None:
-    """Serves until the end of the mount."""
-    settings, warnings = await load_wanted_settings(plan.wanted)
-    for warning in warnings:
-        _log.warning("%s", warning)
-    session = _Session(plan, settings, warnings, announcer)
+    """Serves until the end of the mount, or until a signal asks for it."""
+    settings = await load_settings_of(plan.wanted)
+    session = Session(plan, settings, announcer)
     if is_handed_over(plan.mountpoint):
-        await session.serve_handed_over()
+        async with ended_by_signals() as nursery:
+            await session.serve_handed_over(handover.accept_given(plan.mountpoint))
+            nursery.cancel_scope.cancel()
     else:
         await session.serve_mounted()
 
@@ -76,13 +77,36 @@ def is_handed_over(mountpoint: str) -> bool:
     return handover.choose_way(mountpoint, may_mount=False) is Way.GIVEN
 
 
-class _Session:
+async def load_settings_of(wanted: Wanted) -> Settings:
+    """The settings in force; what the user should know of them goes to the log."""
+    settings, warnings = await load_wanted_settings(wanted)
+    for warning in warnings:
+        _log.warning("%s", warning)
+    return settings
+
+
+@asynccontextmanager
+async def ended_by_signals() -> AsyncIterator[trio.Nursery]:
+    """A block that is cancelled when somebody asks this process to end."""
+
+    async def wait() -> None:
+        with trio.open_signal_receiver(*END_SIGNALS) as signals:
+            async for number in signals:
+                _log.info("%s: ending", signal.Signals(number).name)
+                nursery.cancel_scope.cancel()
+
+    with first_error():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            yield nursery
+
+
+class Session:
     """The parts of one mount."""
 
-    def __init__(self, plan: MountPlan, settings: Settings, warnings: list[str], announcer: Announcing) -> None:
+    def __init__(self, plan: MountPlan, settings: Settings, announcer: Announcing) -> None:
         self._plan = plan
         self._settings = settings
-        self._warnings = warnings
         self._announcer = announcer
         self._stats = Stats()
         self._lines = RecentLines()
@@ -94,7 +118,7 @@ class _Session:
         """Opens the repository first: what is wrong with it is said before anything is mounted."""
         async with self._opened() as volume:
             self._space.open(volume)
-            taken = handover.obtain(self._plan.mountpoint, self._mount_options())
+            taken = handover.obtain(self._plan.mountpoint, mount_options(self._settings, self._plan))
             with ExitStack() as held:
                 held.callback(os.close, taken.fd)
                 held.callback(taken.unmount)
@@ -111,14 +135,12 @@ class _Session:
                 shown = volume.files.snapshot
                 self._announcer.ready(f"{shown.fqrn} is mounted at {taken.mountpoint} (revision {shown.revision})")
 
-    async def serve_handed_over(self) -> None:
+    async def serve_handed_over(self, taken: Handover) -> None:
         """Answers the kernel at once: who handed over the descriptor expects no handshake."""
-        taken = handover.accept_given(self._plan.mountpoint)
         with ExitStack() as held, first_error():
             held.callback(os.close, taken.fd)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._serve, taken, nursery)
-                nursery.start_soon(self._end_on_signals, taken)
                 try:
                     async with self._opened() as volume:
                         self._space.open(volume)
@@ -135,10 +157,10 @@ class _Session:
         settings = self._settings
         view = wiring.make_view(settings, claim_by_default=True)
         logging.getLogger().addHandler(self._lines)
-        async with open_finder(settings, self._warnings) as finder:
-            told = len(self._warnings)
+        warnings: list[str] = []
+        async with open_finder(settings, warnings) as finder:
             root = await finder.find()
-            for warning in self._warnings[told:]:
+            for warning in warnings:
                 _log.warning("%s", warning)
             snapshot = await load_snapshot(finder, root, view)
             with ExitStack() as held, first_error():
@@ -201,6 +223,7 @@ class _Session:
             tag=shown.tag or None,
             cache_dir=os.fsencode(self._settings.cache_dir),
             engine=self._settings.engine,
+            device=self._plan.device,
         )
         try:
             self._registration = register(record, runtime_directory(os.environ, os.geteuid()))
@@ -209,11 +232,12 @@ class _Session:
         else:
             held.enter_context(self._registration)
 
-    def _mount_options(self) -> MountOptions:
-        is_root = os.geteuid() == 0
-        return MountOptions(
-            source=self._settings.fqrn,
-            allow_other=is_root or self._plan.allow_other,
-            default_permissions=self._settings.check_permissions,
-            suid=self._settings.suid and is_root,
-        )
+
+def mount_options(settings: Settings, plan: MountPlan) -> MountOptions:
+    is_root = os.geteuid() == 0
+    return MountOptions(
+        source=settings.fqrn,
+        allow_other=is_root or plan.allow_other,
+        default_permissions=settings.check_permissions,
+        suid=settings.suid and is_root,
+    )

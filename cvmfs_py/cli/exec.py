@@ -1,0 +1,63 @@
+"""`cvmfs-py exec`: runs a command that sees repositories below /cvmfs, in namespaces of its own. Needs no rights."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from cvmfs_py.cli import options as common
+from cvmfs_py.cli.mount import add_engine_option
+from cvmfs_py.errors import UsageError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+
+def build_parser(prog: str) -> argparse.ArgumentParser:
+    parser = common.new_parser(
+        prog,
+        "Run a command as the same user, in a private namespace in which the repositories are at /cvmfs/REPO. Needs no"
+        " rights but user namespaces; exit code, signals and terminal are the command's. Nothing stays behind.",
+        "cvmfs-py exec sft.cern.ch -- ls /cvmfs/sft.cern.ch",
+        more=("cvmfs-py exec sft.cern.ch@v1 atlas.cern.ch -- ./analysis.sh",),
+    )
+    parser.add_argument(
+        "repositories", metavar="REPO", nargs="+", help="FQRN, FQRN@TAG or URL; then -- and the command"
+    )
+    add_confinement_options(parser)
+    parser.set_defaults(words=[])
+    return parser
+
+
+def add_confinement_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--no-pid-namespace", action="store_true", help="the command sees all processes of the machine")
+    add_engine_option(parser)
+    common.add_repository_options(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    if not options.words:
+        raise UsageError("write the command behind a --, for example: cvmfs-py exec sft.cern.ch -- ls /cvmfs")
+    return run_confined(options, options.words)
+
+
+def run_confined(options: argparse.Namespace, words: Sequence[str]) -> int:
+    """The command's exit code; a signal that ended it ends this process, too."""
+    from cvmfs_py.cli.session import wanted
+    from cvmfs_py.mount import supervision
+    from cvmfs_py.mount.confined import ConfinedDaemon
+    from cvmfs_py.mount.confinement import Command
+    from cvmfs_py.mount.confinement import run as run_command
+
+    requests = []
+    for text in options.repositories:
+        request = common.request_of(options, text)
+        if request.target.path:
+            raise UsageError(f"{text}: only whole repositories are mounted; leave out the path")
+        if options.engine is not None:
+            request.overrides["CVMFS_PY_ENGINE"] = options.engine
+        requests.append((wanted(request), request.target.tag))
+    own_processes = False if options.no_pid_namespace else None
+    command = Command(words, dict(os.environ), own_processes)
+    return supervision.end_alike(run_command(ConfinedDaemon(requests), command))
