@@ -28,6 +28,10 @@ class ConfigError(CvmfsError):
     exit_code = 2
 
 
+class NoSnapshotError(ConfigError):
+    """There is no snapshot of the name, date or root hash that is asked for."""
+
+
 class MountError(CvmfsError):
     """A mount could not be made or kept."""
 

@@ -51,6 +51,7 @@ COMMANDS = {
     "repo": Command("cvmfs_py.cli.repo", "make repositories of your own and publish to them"),
     "demo": Command("cvmfs_py.cli.demo", "show the whole way on a small repository of its own"),
 }
+REFERENCE_PROGRAMS = ("mount.cvmfs", "cvmfs2")  # of the reference client: they have options and codes of their own
 WORDS_BEHIND = frozenset({"exec"})  # commands that run what stands behind a --
 
 
@@ -88,6 +89,10 @@ def run(arguments: Sequence[str]) -> int:
         print(f"cvmfs-py {__version__}")
         return EXIT_OK
     name, *rest = arguments
+    if name in REFERENCE_PROGRAMS:
+        from cvmfs_py.cli import reference
+
+        return reference.run_helper(rest) if name == "mount.cvmfs" else reference.run_cvmfs2(rest)
     command = COMMANDS.get(name)
     if command is None:
         import difflib

@@ -12,8 +12,9 @@ from cvmfs_py.errors import UsageError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
-    from cvmfs_py.mount.daemonize import Announcer
+    from cvmfs_py.mount.daemonize import Announcer, Failure
     from cvmfs_py.mount.session import MountPlan
 
 READY_DEADLINE_S = 600.0  # the first catalog of a large repository over a slow line
@@ -59,8 +60,15 @@ def run(options: argparse.Namespace) -> int:
     return start(plan, foreground=options.foreground, debug=options.debug)
 
 
-def start(plan: MountPlan, *, foreground: bool, debug: bool) -> int:
-    """Mounts; in the background it returns when the mount answers."""
+def start(
+    plan: MountPlan,
+    *,
+    foreground: bool,
+    debug: bool,
+    explain: Callable[[BaseException], Failure] | None = None,
+    quiet: bool = False,
+) -> int:
+    """Mounts; in the background it returns when the mount answers. `explain` is for who has exit codes of his own."""
     from cvmfs_py.mount.daemon_log import choose_log
     from cvmfs_py.mount.daemonize import ForegroundAnnouncer, start_daemon
     from cvmfs_py.mount.session import is_handed_over
@@ -79,10 +87,21 @@ def start(plan: MountPlan, *, foreground: bool, debug: bool) -> int:
         return work(ForegroundAnnouncer())
     kept = (int(Path(plan.mountpoint).name),) if is_handed_over(plan.mountpoint) else ()
     log = choose_log(os.fsencode(plan.mountpoint), os.environ, os.geteuid(), debug=debug)
-    message = start_daemon(work, deadline_s=READY_DEADLINE_S, log=log, kept_fds=kept, hear=_hear)
-    if message:
+    message = start_daemon(
+        work, deadline_s=READY_DEADLINE_S, log=log, kept_fds=kept, explain=explain or _explain, hear=_hear
+    )
+    if message and not quiet:
         print(message)
     return 0
+
+
+def _explain(error: BaseException) -> Failure:
+    from cvmfs_py.cli.failures import EXIT_FAILURE, describe, unwrap
+    from cvmfs_py.errors import CvmfsError
+    from cvmfs_py.mount.daemonize import Failure
+
+    inner = unwrap(error)
+    return Failure(inner.exit_code if isinstance(inner, CvmfsError) else EXIT_FAILURE, describe(inner))
 
 
 def _hear(text: str) -> None:

@@ -41,6 +41,7 @@ class Wanted:
     name: str  # full, or to be completed with the default domain; empty: what holds for the machine
     overrides: Mapping[str, str] = field(default_factory=dict)
     config_files: Sequence[Path] | None = None
+    simple_parsing: bool = False  # no shell reads the files
 
 
 async def load_wanted_settings(wanted: Wanted, *, require_servers: bool = True) -> tuple[Settings, list[str]]:
@@ -58,6 +59,7 @@ async def load_wanted_settings(wanted: Wanted, *, require_servers: bool = True) 
             overrides=wanted.overrides,
             config_tree=tree,
             require_servers=require_servers,
+            simple_parsing=wanted.simple_parsing,
         )
     except ConfigError as error:
         # Why nothing is known of a domain is often that the repository which knows it could not be read.

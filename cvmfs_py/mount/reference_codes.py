@@ -23,7 +23,16 @@ import enum
 
 from cache.errors import CacheError
 from catalog.errors import CatalogError
-from cvmfs_py.errors import ConfigError, FetchError, IntegrityError, MountError, Refusal, TrustError, UsageError
+from cvmfs_py.errors import (
+    ConfigError,
+    FetchError,
+    IntegrityError,
+    MountError,
+    NoSnapshotError,
+    Refusal,
+    TrustError,
+    UsageError,
+)
 
 
 class Cvmfs2Code(enum.IntEnum):
@@ -78,6 +87,7 @@ def cvmfs2_code(error: BaseException) -> Cvmfs2Code:
 
 
 _CODES: tuple[tuple[tuple[type[Exception], ...], Cvmfs2Code], ...] = (
+    ((NoSnapshotError,), Cvmfs2Code.HISTORY),
     ((UsageError, ConfigError), Cvmfs2Code.OPTIONS),
     ((MountError,), Cvmfs2Code.MOUNT),
     ((CacheError,), Cvmfs2Code.CACHE),

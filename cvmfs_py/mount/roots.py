@@ -21,7 +21,7 @@ from cache.ref import ObjectRef
 from catalog.errors import CatalogError
 from catalog.history import History
 from catalog.tree import CatalogTree
-from cvmfs_py.errors import ConfigError, FetchError, IntegrityError, ObjectGoneError, TrustError
+from cvmfs_py.errors import FetchError, IntegrityError, NoSnapshotError, ObjectGoneError, TrustError
 from cvmfs_py.mount.concurrency import first_error
 from cvmfs_py.mount.memory import Memory
 from cvmfs_py.trust.root_choice import RootChoice
@@ -141,7 +141,7 @@ class RootFinder:
         fqrn = self.settings.fqrn
         trusted, answer = await self.vouched()
         if trusted.manifest.history_ref is None:
-            raise ConfigError(f"{fqrn} has no tags: it can be pinned by its root hash only")
+            raise NoSnapshotError(f"{fqrn} has no tags: it can be pinned by its root hash only")
 
         def search(history: History) -> Tag | None:
             return history.by_name(name) if timestamp_s is None else history.by_date(timestamp_s)
@@ -149,7 +149,7 @@ class RootFinder:
         tag = await self._ask_history(trusted, search)
         if tag is None:
             what = f"tag {name!r}" if timestamp_s is None else f"tagged snapshot as early as {format_time(timestamp_s)}"
-            raise ConfigError(f"{fqrn} has no {what}; `cvmfs-py tags {fqrn}` lists what it has")
+            raise NoSnapshotError(f"{fqrn} has no {what}; `cvmfs-py tags {fqrn}` lists what it has")
         try:
             tree = await self._load(tag.root_ref)
         except ObjectGoneError as error:
