@@ -104,14 +104,21 @@ def run(arguments: Sequence[str]) -> int:
     return _run_command(name, command, rest)
 
 
+def split_words(name: str, rest: list[str]) -> tuple[list[str], list[str]]:
+    """What is for our parser, and what stands behind a -- for a program that is to be run."""
+    if name not in WORDS_BEHIND or "--" not in rest:
+        return rest, []
+    position = rest.index("--")
+    return rest[:position], rest[position + 1 :]
+
+
 def _run_command(name: str, command: Command, rest: list[str]) -> int:
     module = importlib.import_module(command.module)
     parser: argparse.ArgumentParser = module.build_parser(f"cvmfs-py {name}")
     parser.set_defaults(command=name)
-    if name in WORDS_BEHIND and "--" in rest:  # what comes behind is not for our parser
-        position = rest.index("--")
-        parser.set_defaults(words=rest[position + 1 :])
-        rest = rest[:position]
+    rest, words = split_words(name, rest)
+    if words:
+        parser.set_defaults(words=words)
     options = parser.parse_intermixed_args(rest)
     debug = bool(getattr(options, "debug", False))
     from cvmfs_py import logs

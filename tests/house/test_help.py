@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-from cvmfs_py.cli.app import COMMANDS, overview, run
+from cvmfs_py.cli.app import COMMANDS, WORDS_BEHIND, overview, run, split_words
 from cvmfs_py.cli.options import request_of
 from cvmfs_py.cli.parser import WIDTH
 from tests.house.readme import parser_of, parsers
@@ -22,6 +22,8 @@ def check_arguments(words: list[str]) -> None:
     """Whether the words after `cvmfs-py` are a command that could be run."""
     command, *rest = words
     assert command in COMMANDS, words
+    rest, behind = split_words(command, rest)
+    assert behind or command not in WORDS_BEHIND, "it runs something"
     options = parser_of(command).parse_intermixed_args(rest)
     if not hasattr(options, "server"):
         return  # of a command on local directories
