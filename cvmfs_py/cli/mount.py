@@ -26,10 +26,17 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
         "Mount a repository. The command returns when the mount answers; a daemon serves it until it is unmounted."
         " Without a mountpoint it is /cvmfs/REPO for root, for others a directory of their own, which is printed.",
         "cvmfs-py mount sft.cern.ch /cvmfs/sft.cern.ch",
-        more=("cvmfs-py mount sft.cern.ch@v1 ~/sft-v1",),
+        more=("cvmfs-py mount sft.cern.ch@v1 ~/sft-v1", "cvmfs-py mount --all /cvmfs"),
     )
-    parser.add_argument("repository", metavar="REPO", help="FQRN, FQRN@TAG or URL")
+    parser.add_argument("repository", metavar="REPO", nargs="?", help="FQRN, FQRN@TAG or URL; with --all none")
     parser.add_argument("mountpoint", metavar="MOUNTPOINT", nargs="?", help="an existing directory, or /dev/fd/N")
+    parser.add_argument("--all", action="store_true", help="every repository: each appears when its name is asked for")
+    parser.add_argument(
+        "--repositories",
+        metavar="NAMES",
+        default="",
+        help="with --all: names to list from the start, a,b",
+    )
     parser.add_argument("-f", "--foreground", action="store_true", help="stay, until it is unmounted")
     parser.add_argument("--allow-other", action="store_true", help="other users may use it, too (root: always)")
     add_engine_option(parser)
@@ -50,6 +57,10 @@ def run(options: argparse.Namespace) -> int:
     from cvmfs_py.cli.session import wanted
     from cvmfs_py.mount.session import MountPlan
 
+    if options.all:
+        return _run_all(options)
+    if options.repository is None:
+        raise UsageError("name the repository, or say --all")
     request = common.request_of(options, options.repository)
     if request.target.path:
         raise UsageError(f"{options.repository}: only whole repositories are mounted; leave out the path")
@@ -57,6 +68,22 @@ def run(options: argparse.Namespace) -> int:
         request.overrides["CVMFS_PY_ENGINE"] = options.engine
     place = options.mountpoint or _default_mountpoint(wanted(request).name, request.target.tag)
     plan = MountPlan(wanted(request), os.path.abspath(place), options.allow_other)
+    return start(plan, foreground=options.foreground, debug=options.debug)
+
+
+def _run_all(options: argparse.Namespace) -> int:
+    from cvmfs_py.mount.assemble import Wanted
+    from cvmfs_py.mount.session import MountPlan
+
+    if options.mountpoint is not None or options.tag or options.date or options.root_hash:
+        raise UsageError("with --all there is one argument, the directory, and no snapshot can be pinned")
+    if options.engine == "pyfuse3":
+        raise UsageError("the engine pyfuse3 serves one repository; --all needs the channel")
+    request = common.request_for_all(options)
+    place = options.repository or _default_mountpoint("", None)
+    wanted = Wanted("", request.overrides, request.config_files)
+    names = tuple(name for name in options.repositories.split(",") if name)
+    plan = MountPlan(wanted, os.path.abspath(place), options.allow_other, names)
     return start(plan, foreground=options.foreground, debug=options.debug)
 
 
@@ -111,12 +138,12 @@ def _hear(text: str) -> None:
 
 
 def _default_mountpoint(name: str, tag: str | None) -> str:
-    """/cvmfs/NAME for root, else a directory that only its user can reach. It is made."""
+    """/cvmfs/NAME for root, else in a directory that only its user can reach. It is made."""
     from cvmfs_py.config.load import resolve_fqrn
     from cvmfs_py.errors import MountError
     from cvmfs_py.mount.runtime_directory import runtime_directory
 
-    fqrn = resolve_fqrn(name, environment=dict(os.environ), config_files=None, overrides={})
+    fqrn = resolve_fqrn(name, environment=dict(os.environ), config_files=None, overrides={}) if name else ""
     base = "/cvmfs"
     if os.geteuid() != 0:
         base = os.path.join(os.fsdecode(runtime_directory(os.environ, os.geteuid())), "mounts")

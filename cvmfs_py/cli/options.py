@@ -86,9 +86,18 @@ def add_local_options(group: argparse._ArgumentGroup | argparse.ArgumentParser) 
 def request_of(options: argparse.Namespace, target_text: str) -> Request:
     """What the options and the REPO argument mean together."""
     target = parse_target(target_text)
-    overrides = local_overrides(options)
     if target.url is not None and options.server:
         raise UsageError(f"{target_text} is a URL already: leave out --server")
+    return _request(options, target)
+
+
+def request_for_all(options: argparse.Namespace) -> Request:
+    """What the options mean for every repository."""
+    return _request(options, Target("", None, None, b""))
+
+
+def _request(options: argparse.Namespace, target: Target) -> Request:
+    overrides = local_overrides(options)
     servers = [target.url] if target.url is not None else (options.server or [])
     for server in servers:
         if not server.lower().startswith(_SCHEMES):

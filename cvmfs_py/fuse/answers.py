@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _DOTS = 2  # positions of a listing before the first row
 _DIRECTORY = 4  # what a record says of the kind of a directory
+UNKNOWN_INO = 0xFFFFFFFF  # what listings say where there is no number yet
 _SMALLEST_RECORD_BYTES = 32
 _SMALLEST_PLUS_BYTES = 160
 _MOST_ENTRIES = 4096  # in one reply: some 20 ms of work
@@ -48,7 +49,7 @@ class Served:
         self.volume = volume
         self.contents = Contents(volume)
         self._files = volume.files
-        self._packer = AttrPacker(volume.files.snapshot.view)
+        self._packer = AttrPacker(volume.view)
         self._validity = replies.pack_validity(times.entry_s, times.attribute_s)
         self._root_validity = replies.pack_validity(times.entry_s, times.root_attribute_s)
         self._negative = replies.pack_negative_entry(replies.pack_validity(times.negative_s, 0))
@@ -113,7 +114,7 @@ class Served:
     def list_names(self, request: Request, open_object: OpenObject) -> Answer:
         def pack(node: Node) -> bytes:
             entry = node.entry
-            return replies.pack_dirent(node.ino, entry.rowid + _DOTS, entry.name, entry.mode >> 12)
+            return replies.pack_dirent(node.ino or UNKNOWN_INO, entry.rowid + _DOTS, entry.name, entry.mode >> 12)
 
         return self._list(request, open_object, pack, replies.pack_dirent, _SMALLEST_RECORD_BYTES, is_lookup=False)
 
@@ -124,6 +125,8 @@ class Served:
 
         def pack(node: Node) -> bytes:
             ino, entry = node
+            if not ino:  # whoever wants to know more has to look it up
+                return pack_record(replies.NO_ENTRY, UNKNOWN_INO, entry.rowid + _DOTS, entry.name, entry.mode >> 12)
             packed = pack_entry(ino, validity, pack_attr(ino, entry))
             return pack_record(packed, ino, entry.rowid + _DOTS, entry.name, entry.mode >> 12)
 

@@ -30,7 +30,7 @@ from cvmfs_py.fuse.wire import InitFlag, Opcode, host_refusal
 from cvmfs_py.fuse.wire_init import Negotiation, Wishes, negotiate, pack_init_reply, pack_version_reply, parse_init
 from cvmfs_py.fuse.wire_notices import pack_inc_epoch, pack_inval_inode
 from cvmfs_py.fuse.wire_requests import MalformedRequestError, Request
-from cvmfs_py.vfs.inodes import ROOT
+from cvmfs_py.vfs.namespace import NotAttached
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from catalog.opened import OpenObject
     from cvmfs_py.fuse.failures import Failures
     from cvmfs_py.fuse.volume import Space, Volume
+    from cvmfs_py.vfs.inodes import Inode
 
     Method: TypeAlias = Callable[[Served, Request, OpenObject], Answer]
 
@@ -45,7 +46,7 @@ _log = logging.getLogger(__name__)
 AT_ONCE = 64  # requests answered before other tasks have their turn
 _ENDED = frozenset({errno.ENODEV, errno.ECONNABORTED, errno.ENOTCONN})
 _AGAIN = frozenset({errno.EINTR, errno.ENOENT})  # ENOENT: the request was withdrawn while it was being read
-_OBSTACLES = (NotLocal, ObjectCorruptError, CatalogError)  # what the driver can help with
+_OBSTACLES = (NotLocal, NotAttached, ObjectCorruptError, CatalogError)  # what the driver can help with
 _CHANGES = (
     Opcode.SETATTR,
     Opcode.SYMLINK,
@@ -93,18 +94,21 @@ class Channel:
         self._served: dict[int, Served] = {}  # by the identity of the volume
         self._waiting: dict[int, trio.CancelScope] = {}  # requests that are not answered yet
         self._fd = -1
+        self._is_serving = False
         self._is_stopping = trio.Event()
         self._nursery: trio.Nursery
 
     async def serve(self, descriptor: int, options: Sequence[str]) -> None:
         self._fd = descriptor
         os.set_blocking(descriptor, False)
+        self._is_serving = True
         try:
             async with trio.open_nursery() as self._nursery:
                 self._nursery.start_soon(self._end_when_stopped)
                 await self._receive(max(self._wishes.max_write_bytes + 4096, 2 * mmap.PAGESIZE))
                 self._nursery.cancel_scope.cancel()
         finally:
+            self._is_serving = False
             for served in self._served.values():
                 served.contents.close()
 
@@ -124,15 +128,24 @@ class Channel:
     def waiting_count(self) -> int:
         return len(self._waiting)
 
-    def revision_changed(self) -> None:
+    def revision_changed(self, root: Inode) -> None:
         """Every name is asked for again at its next use. Old kernels believe names for a bounded time instead."""
-        if self._agreed is not None:
-            self._nursery.start_soon(self._take_back)
-
-    async def _take_back(self) -> None:
-        notices = [pack_inval_inode(ROOT)]
+        notices = [pack_inval_inode(root)]
         if self._agreed is not None and self._agreed.has_inc_epoch:
             notices.insert(0, pack_inc_epoch())
+        self.notify(notices)
+
+    def forget_volume(self, volume: Volume) -> None:
+        served = self._served.pop(id(volume), None)
+        if served is not None:
+            served.contents.close()
+
+    def notify(self, notices: Sequence[bytes]) -> None:
+        """Tells the kernel something that it has not asked for."""
+        if self._is_serving and self._agreed is not None:
+            self._nursery.start_soon(self._notify, notices)
+
+    async def _notify(self, notices: Sequence[bytes]) -> None:
         for notice in notices:
             try:
                 await trio.to_thread.run_sync(os.write, self._fd, notice)
@@ -314,7 +327,7 @@ class Channel:
 
     def _finish(self, request: Request, served: Served, answer: Answer) -> None:
         if self._send(request, answer.message) and answer.lookups:
-            served.volume.files.inodes.remember(answer.ino, answer.lookups)
+            served.volume.files.remember(answer.ino, answer.lookups)
 
     def _refuse(self, error: MalformedRequestError) -> None:
         _log.debug("%s", error)

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cvmfs_py.fuse.volume import Volume
+    from cvmfs_py.vfs.inodes import Inode
+
 
 class Engine(Protocol):
     """Serves one mount."""
@@ -17,5 +20,8 @@ class Engine(Protocol):
     def stop(self) -> None:
         """Lets `serve` end soon, also when the mount goes on."""
 
-    def revision_changed(self) -> None:
-        """The root shows another snapshot: what the kernel knows of names is no longer so."""
+    def revision_changed(self, root: Inode) -> None:
+        """The repository with this root shows another snapshot: what the kernel knows of its names is no longer so."""
+
+    def forget_volume(self, volume: Volume) -> None:
+        """A volume is gone for good: nothing of it is kept."""

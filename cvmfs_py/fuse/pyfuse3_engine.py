@@ -85,8 +85,13 @@ class Pyfuse3Engine(pyfuse3.Operations):
     def stop(self) -> None:
         pyfuse3.terminate()
 
-    def revision_changed(self) -> None:
+    def revision_changed(self, root: Inode) -> None:
         """Names are believed for a bounded time, and inodes never change: there is nothing to take back."""
+
+    def forget_volume(self, volume: Volume) -> None:
+        contents = self._contents.pop(id(volume), None)
+        if contents is not None:
+            contents.close()
 
     # --- attributes and names
 
@@ -100,7 +105,7 @@ class Pyfuse3Engine(pyfuse3.Operations):
             absent.st_ino = 0
             absent.entry_timeout = volume.times.negative_s
             return absent
-        volume.files.inodes.remember(node.ino)
+        volume.files.remember(node.ino)
         return _attributes(volume, node)
 
     @_guarded
@@ -194,7 +199,7 @@ class Pyfuse3Engine(pyfuse3.Operations):
                 attributes = _attributes(volume, node)
                 if not pyfuse3.readdir_reply(token, node.entry.name, attributes, node.entry.rowid + _DOTS):
                     return
-                files.inodes.remember(node.ino)
+                files.remember(node.ino)
             after = page.next_rowid
 
     @_guarded
@@ -255,7 +260,7 @@ class _OpenFile:
 
 
 def _attributes(volume: Volume, node: Node) -> pyfuse3.EntryAttributes:
-    shown = attrs.attributes(node.entry, volume.files.snapshot.view)
+    shown = attrs.attributes(node.entry, volume.view)
     answer = pyfuse3.EntryAttributes()
     answer.st_ino = node.ino
     answer.entry_timeout = volume.times.entry_s

@@ -10,9 +10,11 @@ if TYPE_CHECKING:
 
     from cache.pins import Pin
     from cache.ref import ObjectRef
+    from catalog.content import Span
     from catalog.opened import OpenObject
     from cvmfs_py.stats import Stats
-    from cvmfs_py.vfs.files import RepositoryFiles
+    from cvmfs_py.vfs.attrs import View
+    from cvmfs_py.vfs.files import Node, NodePage
     from cvmfs_py.vfs.inodes import Inode
     from cvmfs_py.vfs.statfs import FileSystemStatus
 
@@ -30,11 +32,37 @@ class KernelTimes:
     root_attribute_s: float = FOREVER_S  # the root is the one inode that follows a new revision
 
 
-class Volume(Protocol):
-    """One repository in a mount."""
+class Files(Protocol):
+    """The file system core of one volume. What its methods mean stands in `vfs.files`."""
 
     @property
-    def files(self) -> RepositoryFiles: ...
+    def root(self) -> Inode: ...
+
+    def remember(self, ino: int, count: int = 1) -> None: ...
+
+    def forget(self, ino: int, count: int) -> None: ...
+
+    def node(self, ino: Inode, open_object: OpenObject) -> Node: ...
+
+    def lookup(self, parent: Inode, name: bytes, open_object: OpenObject) -> Node | None: ...
+
+    def page(self, ino: Inode, after_rowid: int, limit: int, open_object: OpenObject) -> NodePage: ...
+
+    def parent(self, ino: Inode, open_object: OpenObject) -> Inode: ...
+
+    def read_link(self, ino: Inode, open_object: OpenObject) -> bytes: ...
+
+    def spans(self, ino: Inode, open_object: OpenObject) -> tuple[Span, ...]: ...
+
+
+class Volume(Protocol):
+    """One repository in a mount, or the directory of several."""
+
+    @property
+    def files(self) -> Files: ...
+
+    @property
+    def view(self) -> View: ...
 
     @property
     def times(self) -> KernelTimes: ...

@@ -14,7 +14,8 @@ from cvmfs_py.errors import MountError, UsageError
 from cvmfs_py.mount.confinement import Place
 from cvmfs_py.mount.engines import ONE_MOUNT_ENGINES
 from cvmfs_py.mount.limits import raise_descriptor_limit
-from cvmfs_py.mount.session import MountPlan, Session, ended_by_signals, load_settings_of, mount_options
+from cvmfs_py.mount.opening import load_settings_of
+from cvmfs_py.mount.session import MountPlan, Session, ended_by_signals, mount_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

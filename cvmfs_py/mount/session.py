@@ -20,26 +20,29 @@ from cvmfs_py.errors import CvmfsError, MountError
 from cvmfs_py.fuse import handover
 from cvmfs_py.fuse.failures import Failures
 from cvmfs_py.fuse.handover import MountOptions, Way
-from cvmfs_py.mount import wiring
-from cvmfs_py.mount.assemble import load_wanted_settings, open_finder
 from cvmfs_py.mount.concurrency import first_error
-from cvmfs_py.mount.engines import make_engine
-from cvmfs_py.mount.facts import mount_facts
+from cvmfs_py.mount.engines import make_channel, make_engine
 from cvmfs_py.mount.log_lines import RecentLines
+from cvmfs_py.mount.opening import follow, load_settings_of, opened_volume
 from cvmfs_py.mount.process_id import ProcessId
-from cvmfs_py.mount.refresh import Refresh
 from cvmfs_py.mount.registry import MountRecord, Registration, register
+from cvmfs_py.mount.repositories import RepositoriesSpace
 from cvmfs_py.mount.runtime_directory import runtime_directory
 from cvmfs_py.mount.space import SingleSpace
-from cvmfs_py.mount.volume import MountedVolume, load_snapshot
 from cvmfs_py.stats import Stats
+from cvmfs_py.vfs.files import RepositoryFiles
+from cvmfs_py.vfs.inodes import Inodes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
 
     from cvmfs_py.config.settings import Settings
+    from cvmfs_py.fuse.engine import Engine
     from cvmfs_py.fuse.handover import Handover
     from cvmfs_py.mount.assemble import Wanted
+    from cvmfs_py.mount.volume import MountedVolume
+    from cvmfs_py.vfs.snapshot import Snapshot
 
 _log = logging.getLogger(__name__)
 END_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -49,9 +52,10 @@ END_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 class MountPlan:
     """What is to be mounted where, and who may see it."""
 
-    wanted: Wanted
+    wanted: Wanted  # without a name: every repository, each at the first access to its name
     mountpoint: str  # or /dev/fd/N: a descriptor that somebody else has mounted
     allow_other: bool = False
+    listed: tuple[str, ...] = ()  # of every repository: names to be listed before they are asked for
     device: str | None = None  # for the list of mounts: what is seen in other namespaces only has one of its own
 
 
@@ -64,7 +68,8 @@ class Announcing(Protocol):
 async def serve_mount(plan: MountPlan, announcer: Announcing) -> None:
     """Serves until the end of the mount, or until a signal asks for it."""
     settings = await load_settings_of(plan.wanted)
-    session = Session(plan, settings, announcer)
+    kind = Session if plan.wanted.name else RepositoriesSession
+    session = kind(plan, settings, announcer)
     if is_handed_over(plan.mountpoint):
         async with ended_by_signals() as nursery:
             await session.serve_handed_over(handover.accept_given(plan.mountpoint))
@@ -75,14 +80,6 @@ async def serve_mount(plan: MountPlan, announcer: Announcing) -> None:
 
 def is_handed_over(mountpoint: str) -> bool:
     return handover.choose_way(mountpoint, may_mount=False) is Way.GIVEN
-
-
-async def load_settings_of(wanted: Wanted) -> Settings:
-    """The settings in force; what the user should know of them goes to the log."""
-    settings, warnings = await load_wanted_settings(wanted)
-    for warning in warnings:
-        _log.warning("%s", warning)
-    return settings
 
 
 @asynccontextmanager
@@ -101,8 +98,8 @@ async def ended_by_signals() -> AsyncIterator[trio.Nursery]:
             yield nursery
 
 
-class Session:
-    """The parts of one mount."""
+class _AnySession:
+    """What all mounts have in common: an engine that serves a space, signals, an entry in the list of mounts."""
 
     def __init__(self, plan: MountPlan, settings: Settings, announcer: Announcing) -> None:
         self._plan = plan
@@ -110,78 +107,21 @@ class Session:
         self._announcer = announcer
         self._stats = Stats()
         self._lines = RecentLines()
-        self._space = SingleSpace()
-        self._engine = make_engine(settings.engine, self._space, Failures(self._stats))
         self._registration: Registration | None = None
-
-    async def serve_mounted(self) -> None:
-        """Opens the repository first: what is wrong with it is said before anything is mounted."""
-        async with self._opened() as volume:
-            self._space.open(volume)
-            taken = handover.obtain(self._plan.mountpoint, mount_options(self._settings, self._plan))
-            with ExitStack() as held:
-                held.callback(os.close, taken.fd)
-                held.callback(taken.unmount)
-                await self._serve_and_follow(taken, volume, held)
-
-    async def _serve_and_follow(self, taken: Handover, volume: MountedVolume, held: ExitStack) -> None:
-        with first_error():
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._serve, taken, nursery)
-                nursery.start_soon(self._end_on_signals, taken)
-                await self._probe()
-                self._register(volume, taken, held)
-                self._follow(volume, nursery)
-                shown = volume.files.snapshot
-                self._announcer.ready(f"{shown.fqrn} is mounted at {taken.mountpoint} (revision {shown.revision})")
-
-    async def serve_handed_over(self, taken: Handover) -> None:
-        """Answers the kernel at once: who handed over the descriptor expects no handshake."""
-        with ExitStack() as held, first_error():
-            held.callback(os.close, taken.fd)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._serve, taken, nursery)
-                try:
-                    async with self._opened() as volume:
-                        self._space.open(volume)
-                        self._register(volume, taken, held)
-                        self._follow(volume, nursery)
-                        self._announcer.ready()
-                        await trio.sleep_forever()
-                except BaseException as error:
-                    self._space.fail(error)
-                    raise
-
-    @asynccontextmanager
-    async def _opened(self) -> AsyncIterator[MountedVolume]:
-        settings = self._settings
-        view = wiring.make_view(settings, claim_by_default=True)
         logging.getLogger().addHandler(self._lines)
-        warnings: list[str] = []
-        async with open_finder(settings, warnings) as finder:
-            root = await finder.find()
-            for warning in warnings:
-                _log.warning("%s", warning)
-            snapshot = await load_snapshot(finder, root, view)
-            with ExitStack() as held, first_error():
-                async with trio.open_nursery() as background:
-                    volume = MountedVolume(finder, root, snapshot, background, self._stats)
-                    held.callback(volume.files.close)
-                    yield volume
-                    background.cancel_scope.cancel()
 
-    async def _serve(self, taken: Handover, nursery: trio.Nursery) -> None:
+    async def _serve(self, engine: Engine, taken: Handover, nursery: trio.Nursery) -> None:
         """Ends everything when the mount ends."""
-        await self._engine.serve(taken.fd, ())
+        await engine.serve(taken.fd, ())
         nursery.cancel_scope.cancel()
 
-    async def _end_on_signals(self, taken: Handover) -> None:
+    async def _end_on_signals(self, engine: Engine, taken: Handover) -> None:
         with trio.open_signal_receiver(*END_SIGNALS) as signals:
             async for number in signals:
                 _log.info("%s: unmounting", signal.Signals(number).name)
                 # In a thread: the kernel may ask for something before it lets go.
                 await trio.to_thread.run_sync(taken.unmount)
-                self._engine.stop()
+                engine.stop()
                 break
 
     async def _probe(self) -> None:
@@ -191,36 +131,22 @@ class Session:
         except OSError as error:
             raise MountError(f"{self._plan.mountpoint} is mounted, but does not answer: {error.strerror}") from error
 
-    def _follow(self, volume: MountedVolume, nursery: trio.Nursery) -> None:
-        """Keeps a live repository up to date, and lets its attributes tell about the mount."""
-        shown = volume.files.snapshot
-        if shown.is_pinned or not self._settings.auto_update:
-            volume.facts = mount_facts(volume, self._lines, lambda: 0.0)
-            return
-        refresh = Refresh(volume, lambda: self._revision_changed(volume))
-        volume.facts = mount_facts(volume, self._lines, lambda: refresh.next_at - trio.current_time())
-        nursery.start_soon(refresh.run)
+    def _obtain(self, held: ExitStack) -> Handover:
+        taken = handover.obtain(self._plan.mountpoint, mount_options(self._settings, self._plan))
+        held.callback(os.close, taken.fd)
+        held.callback(taken.unmount)
+        return taken
 
-    def _revision_changed(self, volume: MountedVolume) -> None:
-        self._engine.revision_changed()
-        if self._registration is not None:
-            shown = volume.files.snapshot
-            try:
-                self._registration.update(revision=shown.revision, root_hash=str(shown.root_hash))
-            except OSError as error:
-                _log.warning("cannot note the new revision: %s", error.strerror)
-
-    def _register(self, volume: MountedVolume, taken: Handover, held: ExitStack) -> None:
+    def _register(self, taken: Handover, held: ExitStack, shown: Snapshot | None) -> None:
         """A mount that cannot be noted is a mount all the same."""
-        shown = volume.files.snapshot
         record = MountRecord(
-            fqrn=shown.fqrn,
+            fqrn="*" if shown is None else shown.fqrn,
             mountpoint=os.fsencode(taken.mountpoint),
             process=ProcessId.own(),
             started_at_s=time.time(),
-            revision=shown.revision,
-            root_hash=str(shown.root_hash),
-            tag=shown.tag or None,
+            revision=0 if shown is None else shown.revision,
+            root_hash="" if shown is None else str(shown.root_hash),
+            tag=None if shown is None else shown.tag or None,
             cache_dir=os.fsencode(self._settings.cache_dir),
             engine=self._settings.engine,
             device=self._plan.device,
@@ -233,10 +159,95 @@ class Session:
             held.enter_context(self._registration)
 
 
+class Session(_AnySession):
+    """The mount of one repository."""
+
+    def __init__(self, plan: MountPlan, settings: Settings, announcer: Announcing) -> None:
+        super().__init__(plan, settings, announcer)
+        self._space = SingleSpace()
+        self._engine = make_engine(settings.engine, self._space, Failures(self._stats))
+
+    async def serve_mounted(self) -> None:
+        """Opens the repository first: what is wrong with it is said before anything is mounted."""
+        async with self._opened() as volume:
+            self._space.open(volume)
+            with ExitStack() as held:
+                await self._serve_and_follow(self._obtain(held), volume, held)
+
+    async def _serve_and_follow(self, taken: Handover, volume: MountedVolume, held: ExitStack) -> None:
+        with first_error():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._serve, self._engine, taken, nursery)
+                nursery.start_soon(self._end_on_signals, self._engine, taken)
+                await self._probe()
+                shown = volume.files.snapshot
+                self._register(taken, held, shown)
+                self._follow(volume, nursery)
+                self._announcer.ready(f"{shown.fqrn} is mounted at {taken.mountpoint} (revision {shown.revision})")
+
+    async def serve_handed_over(self, taken: Handover) -> None:
+        """Answers the kernel at once: who handed over the descriptor expects no handshake."""
+        with ExitStack() as held, first_error():
+            held.callback(os.close, taken.fd)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._serve, self._engine, taken, nursery)
+                try:
+                    async with self._opened() as volume:
+                        self._space.open(volume)
+                        self._register(taken, held, volume.files.snapshot)
+                        self._follow(volume, nursery)
+                        self._announcer.ready()
+                        await trio.sleep_forever()
+                except BaseException as error:
+                    self._space.fail(error)
+                    raise
+
+    def _opened(self) -> AbstractAsyncContextManager[MountedVolume]:
+        return opened_volume(self._settings, self._stats, lambda snapshot: RepositoryFiles(Inodes(), snapshot))
+
+    def _follow(self, volume: MountedVolume, nursery: trio.Nursery) -> None:
+        follow(volume, self._lines, nursery, lambda: self._revision_changed(volume))
+
+    def _revision_changed(self, volume: MountedVolume) -> None:
+        self._engine.revision_changed(volume.files.root)
+        if self._registration is not None:
+            shown = volume.files.snapshot
+            try:
+                self._registration.update(revision=shown.revision, root_hash=str(shown.root_hash))
+            except OSError as error:
+                _log.warning("cannot note the new revision: %s", error.strerror)
+
+
+class RepositoriesSession(_AnySession):
+    """The mount of every repository, in one directory."""
+
+    async def serve_mounted(self) -> None:
+        with ExitStack() as held:
+            await self._serve_all(self._obtain(held), held, is_ours=True)
+
+    async def serve_handed_over(self, taken: Handover) -> None:
+        with ExitStack() as held:
+            held.callback(os.close, taken.fd)
+            await self._serve_all(taken, held, is_ours=False)
+
+    async def _serve_all(self, taken: Handover, held: ExitStack, *, is_ours: bool) -> None:
+        space = RepositoriesSpace(self._plan.wanted, self._plan.listed, self._stats, self._lines)
+        engine = make_channel(space, Failures(self._stats))
+        with first_error():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(space.run_repositories, engine, nursery)
+                nursery.start_soon(self._serve, engine, taken, nursery)
+                if is_ours:
+                    nursery.start_soon(self._end_on_signals, engine, taken)
+                    await self._probe()
+                self._register(taken, held, None)
+                self._announcer.ready(f"every repository is below {taken.mountpoint}, mounted when it is asked for")
+
+
 def mount_options(settings: Settings, plan: MountPlan) -> MountOptions:
     is_root = os.geteuid() == 0
     return MountOptions(
-        source=settings.fqrn,
+        source=settings.fqrn or "cvmfs-py",
         allow_other=is_root or plan.allow_other,
         default_permissions=settings.check_permissions,
         suid=settings.suid and is_root,

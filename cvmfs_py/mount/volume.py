@@ -17,8 +17,6 @@ from cvmfs_py.errors import CvmfsError
 from cvmfs_py.fuse.volume import FOREVER_S, KernelTimes
 from cvmfs_py.mount.roots import RootOrigin
 from cvmfs_py.vfs.facts import MountFacts
-from cvmfs_py.vfs.files import RepositoryFiles
-from cvmfs_py.vfs.inodes import Inodes
 from cvmfs_py.vfs.magic import Subject
 from cvmfs_py.vfs.snapshot import Snapshot
 from cvmfs_py.vfs.statfs import file_system_status
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
     from cvmfs_py.mount.roots import Root, RootFinder
     from cvmfs_py.stats import Stats
     from cvmfs_py.vfs.attrs import View
+    from cvmfs_py.vfs.files import RepositoryFiles
     from cvmfs_py.vfs.inodes import Inode
     from cvmfs_py.vfs.statfs import FileSystemStatus
 
@@ -54,19 +53,23 @@ class MountedVolume:
     """A volume for an engine."""
 
     def __init__(
-        self, finder: RootFinder, root: Root, snapshot: Snapshot, background: trio.Nursery, stats: Stats
+        self, finder: RootFinder, root: Root, files: RepositoryFiles, background: trio.Nursery, stats: Stats
     ) -> None:
         self.finder = finder
         self.root = root
         self.stats = stats
-        self.files = RepositoryFiles(Inodes(), snapshot)
+        self.files = files
         kernel_s = finder.settings.kcache_timeout_s
         live = KernelTimes(entry_s=kernel_s, negative_s=kernel_s, root_attribute_s=kernel_s)
-        self.times = KernelTimes(FOREVER_S, FOREVER_S) if snapshot.is_pinned else live
+        self.times = KernelTimes(FOREVER_S, FOREVER_S) if files.snapshot.is_pinned else live
         self.facts = MountFacts()  # until somebody knows more
         self._rules = make_xattr_rules(finder.settings)
         self._background = background
         self._ahead: set[ObjectRef] = set()
+
+    @property
+    def view(self) -> View:
+        return self.files.snapshot.view
 
     def adopt(self, root: Root, snapshot: Snapshot) -> None:
         """Shows another revision from now on."""

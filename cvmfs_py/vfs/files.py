@@ -92,6 +92,10 @@ class RepositoryFiles:
             self._clear()
         self._superseded = kept
 
+    def remember(self, ino: int, count: int = 1) -> None:
+        """The kernel was told of an inode, or of so many in one catalog."""
+        self.inodes.remember(ino, count)
+
     def forget(self, ino: int, count: int) -> None:
         """The kernel has let go of an inode."""
         if self.inodes.forget(ino, count) is not None and self._superseded:
@@ -109,6 +113,11 @@ class RepositoryFiles:
         self._superseded.clear()
         self.inodes.drop_owner(self)
         self._clear()
+
+    @property
+    def is_referred_to(self) -> bool:
+        """Whether the kernel knows of any inode of this repository."""
+        return self.inodes.is_referred_to(self)
 
     @property
     def attached_count(self) -> int:

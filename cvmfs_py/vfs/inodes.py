@@ -139,6 +139,10 @@ class Inodes(Generic[OwnerT]):
         self._remove([each for each in self._ranges if each.tree is tree])
         return True
 
+    def is_referred_to(self, owner: OwnerT) -> bool:
+        """Whether the kernel knows of any number of an owner."""
+        return any(each.lookups for each in self._ranges if each.owner is owner)
+
     def drop_owner(self, owner: OwnerT) -> None:
         """Forgets all numbers of an owner, whatever the kernel refers to."""
         self._remove([each for each in self._ranges if each.owner is owner])

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import errno
 import stat
-from bisect import bisect_right, insort
+from bisect import insort
 from typing import TYPE_CHECKING
 
 from catalog.entry import Entry
 from catalog.errors import show_path
 from cvmfs_py.errors import FsError
-from cvmfs_py.vfs.files import NAME_LIMIT_BYTES, Node, NodePage, RepositoryFiles
+from cvmfs_py.vfs.files import NAME_LIMIT_BYTES, Node, RepositoryFiles
 from cvmfs_py.vfs.inodes import ROOT, Inodes
 
 if TYPE_CHECKING:
@@ -24,6 +24,14 @@ if TYPE_CHECKING:
     from cvmfs_py.vfs.snapshot import Snapshot
 
 _SIZE_BYTES = 4096
+
+
+class NotAttached(Exception):  # not an error, but an answer, as NotLocal is
+    """There may be a repository of this name, but it does not appear in the directory yet."""
+
+    def __init__(self, name: bytes) -> None:
+        super().__init__(name)
+        self.name = name
 
 
 class Namespace:
@@ -34,7 +42,6 @@ class Namespace:
         self._mtime_s = mtime_s
         self._attached: dict[bytes, RepositoryFiles] = {}
         self._names: list[bytes] = []  # of those that are attached, in order
-        self._name_of: dict[int, bytes] = {}  # by inode, of everything that ever was: where a listing goes on
 
     # --- effects
 
@@ -46,7 +53,6 @@ class Namespace:
             raise FsError(errno.EEXIST, f"{show_path(name)} is there already")
         files = self.inodes.reserve(lambda root: RepositoryFiles(self.inodes, snapshot, root))
         self._attached[name] = files
-        self._name_of[files.root] = name
         insort(self._names, name)
         return files
 
@@ -75,7 +81,7 @@ class Namespace:
 
     def node(self) -> Node:
         """What stat shows of ROOT. Its owner is that of the process."""
-        return Node(ROOT, self._directory(ROOT, b"", 0o555, 2 + len(self._attached)))
+        return Node(ROOT, self.entry(ROOT, b"", 0o555, 2 + len(self._attached)))
 
     def lookup(self, name: bytes) -> RepositoryFiles | None:
         """The repository of this name, whose `root` is the inode to answer with."""
@@ -83,29 +89,19 @@ class Namespace:
             raise FsError(errno.ENAMETOOLONG, f"{show_path(name)} is longer than a name may be")
         return self._attached.get(name)
 
-    def page(self, after: int, limit: int) -> NodePage:
-        """The next repositories in the order of their names; begin with 0, and go on after an inode.
-
-        Of the entries, name and kind hold; the attributes stand in for those that only the repository can tell.
-        """
-        if limit < 1:
-            raise FsError(errno.EINVAL, "a part of a listing has at least one entry")
-        start = 0
-        if after > 0:
-            name = self._name_of.get(after)
-            start = len(self._names) if name is None else bisect_right(self._names, name)
-        inos = [(self._attached[name].root, name) for name in self._names[start : start + limit]]
-        nodes = [Node(ino, self._directory(ino, name, 0o755, 2)) for ino, name in inos]
-        is_last = start + limit >= len(self._names)
-        return NodePage(nodes, None if is_last else nodes[-1].ino)
+    @property
+    def names(self) -> tuple[bytes, ...]:
+        """What is attached, in order."""
+        return tuple(self._names)
 
     def parent(self) -> Inode:
         """Of ROOT; that of a repository's own root is ROOT, too."""
         return ROOT
 
-    def _directory(self, ino: int, name: bytes, permissions: int, link_count: int) -> Entry:
+    def entry(self, rowid: int, name: bytes, permissions: int = 0o755, link_count: int = 2) -> Entry:
+        """A directory of this name. Of a repository only name and kind hold: the rest only itself can tell."""
         return Entry(
-            rowid=ino,
+            rowid=rowid,
             name=name,
             mode=stat.S_IFDIR | permissions,
             size=_SIZE_BYTES,
