@@ -56,6 +56,13 @@ def test_no_place_for_a_cache(command: str, client: Client) -> None:
     check_failure(homeless.run(command, *ON_REPOSITORIES[command]), command, 5, "/dev/null/cache")
 
 
+@pytest.mark.parametrize("parameter", ["ALIEN_CACHE", "PY_LOWER_CACHES"])
+@pytest.mark.parametrize("place", ["/nonexistent", "/etc"])
+def test_a_lower_cache_that_is_none(parameter: str, place: str, client: Client) -> None:
+    wrong = client.changed(**{parameter: place})
+    check_failure(wrong.run("ls", FQRN), "ls", 2, place, "lower cache tier", f"CVMFS_{parameter}")
+
+
 @pytest.mark.parametrize("arguments", [("check",), ("check", "--json")])
 def test_a_configuration_that_is_wrong(arguments: tuple[str, ...], client: Client) -> None:
     """What is wrong with it is the output; that something is wrong is the failure."""
