@@ -216,3 +216,14 @@ async def test_devices_and_pipes_are_not_replaced(published: Published, cache: P
         ):
             await copy(published, cache, b"/file", tmp_path / name)
     assert {name: os.lstat(tmp_path / name).st_ino for name in os.listdir(tmp_path)} == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make devices")
+async def test_a_tree_does_not_replace_devices(published: Published, cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    os.mknod(tmp_path / "tree" / "inside", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    async with opened(published, cache) as repository:
+        report = await copy_out(repository, CopyRequest(b"/tree", tmp_path, recursive=True), Nobody())
+    assert report.failures == ["cannot write the copy of /tree/inside: there is something else in its place (a device)"]
+    assert stat.S_ISCHR(os.lstat(tmp_path / "tree" / "inside").st_mode)
+    assert sorted(os.listdir(tmp_path / "tree")) == ["deep", "inside"]
