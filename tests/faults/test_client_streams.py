@@ -118,6 +118,26 @@ def test_interrupting_at_any_moment(client: Client) -> None:
         assert done.errors == ""
 
 
+@pytest.mark.parametrize("arguments", [["ls", FQRN], ["config", "show", FQRN], ["cache", "status"]], ids=" ".join)
+def test_interrupting_a_configuration_file_that_waits(client: Client, arguments: list[str]) -> None:
+    """And the shell that reads it goes, too."""
+    mark = client.directory / "shell"
+    waiting = client.directory / "waiting.conf"
+    waiting.write_text(f"echo $$ > {mark}.new; mv {mark}.new {mark}\nsleep 60\nCVMFS_TIMEOUT=1\n")
+    name, *rest = arguments
+    words = [*PROGRAM, name, *rest, "--config", str(waiting)]
+    running = Running(words, client.directory, client.environment, subprocess.PIPE)
+    while not mark.exists():
+        assert running.is_alive()
+        time.sleep(0.01)
+    running.interrupt()
+    started = time.monotonic()
+    is_interrupted(running.finish(5))
+    assert time.monotonic() - started < 3
+    assert not os.path.exists(f"/proc/{mark.read_text().strip()}")
+    mark.unlink()
+
+
 def test_interrupting_a_listing_of_what_is_here(tmp_path: Path, repository: Repository) -> None:
     """Nothing is waited for, and still it ends at once."""
     other = Repository.create(tmp_path / "other", FQRN, master=repository.master)
