@@ -71,6 +71,16 @@ def test_a_configuration_that_is_wrong(arguments: tuple[str, ...], client: Clien
     assert b"/nonexistent/key.pub" in done.output
 
 
+@pytest.mark.parametrize("parameter", ["ALIEN_CACHE", "PY_LOWER_CACHES", "UID_MAP", "GID_MAP"])
+def test_a_check_finds_what_every_command_would_stumble_over(parameter: str, client: Client) -> None:
+    wrong = client.changed(**{parameter: "/nonexistent"})
+    assert wrong.run("ls", FQRN).code == 2
+    done = wrong.run("config", "check", FQRN)
+    check_failure(done, "config", 2, "1 error in the configuration of")
+    assert b"Error: " in done.output
+    assert b"/nonexistent" in done.output
+
+
 def test_several_repositories_have_a_line_each(client: Client) -> None:
     done = client.run("ls", FQRN, f"{FQRN}:/nested")
     assert (done.code, len(done.error_lines)) == (5, 2)
