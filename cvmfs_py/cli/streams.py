@@ -8,6 +8,7 @@ opened the number of a stream that was closed.
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import sys
@@ -17,6 +18,20 @@ from cvmfs_py.errors import CvmfsError
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
+
+
+_SPELLING = "cvmfs-py-spelling"
+
+
+def _spell(error: UnicodeError) -> tuple[bytes, int]:
+    """What the stream's encoding lacks: bytes that were no text as they are, other characters by their number."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    parts = [
+        bytes((ord(each) - 0xDC00,)) if "\udc80" <= each <= "\udcff" else each.encode("ascii", "backslashreplace")
+        for each in error.object[error.start : error.end]
+    ]
+    return b"".join(parts), error.end
 
 
 class _Output(io.FileIO):
@@ -56,9 +71,12 @@ def guard() -> None:
     """Takes over standard output and standard error; call it before anything is printed or opened."""
     _open_missing()
     line_buffering = sys.stdout is not None and bool(sys.stdout.line_buffering)
-    encoding, errors = ("utf-8", "strict") if sys.stdout is None else (sys.stdout.encoding, sys.stdout.errors)
+    codecs.register_error(_SPELLING, _spell)
     sys.stdout = io.TextIOWrapper(
-        io.BufferedWriter(_Output()), encoding=encoding, errors=errors, line_buffering=line_buffering
+        io.BufferedWriter(_Output()),
+        encoding="utf-8" if sys.stdout is None else sys.stdout.encoding,
+        errors=_SPELLING,
+        line_buffering=line_buffering,
     )
     sys.stderr = io.TextIOWrapper(
         io.BufferedWriter(_Messages()),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from cvmfs_py.config.id_map import load_id_map
 from cvmfs_py.config.keys import load_blacklist_texts, load_master_key_texts
 from cvmfs_py.config.parameter_table import UNUSED_NAMES, specs
 from cvmfs_py.config.parameters import BUILTIN, COMMAND_LINE, ENVIRONMENT, Kind
@@ -46,8 +47,9 @@ def check_settings(settings: Settings, more_warnings: Iterable[str] = ()) -> lis
     findings += _check_names(settings)
     if settings.fqrn:
         findings += _check_servers(settings)
-        findings += _check_trust_files(settings, load_master_key_texts)
-    findings += _check_trust_files(settings, load_blacklist_texts)
+        findings += _check_files(settings, load_master_key_texts)
+    findings += _check_files(settings, load_blacklist_texts)
+    findings += _check_files(settings, _load_id_maps)
     findings += _check_cache(settings)
     findings += _list_unused(settings)
     return sorted(dict.fromkeys(findings), key=lambda finding: (not finding.is_error, finding.is_note))
@@ -129,7 +131,13 @@ def _find_proxy_fault(proxy: str) -> str | None:
     return "has no port" if port is None else None
 
 
-def _check_trust_files(settings: Settings, load: Callable[[Settings], object]) -> Iterator[Finding]:
+def _load_id_maps(settings: Settings) -> None:
+    for path in (settings.uid_map, settings.gid_map):
+        if path is not None:
+            load_id_map(path)
+
+
+def _check_files(settings: Settings, load: Callable[[Settings], object]) -> Iterator[Finding]:
     try:
         load(settings)
     except ConfigError as error:
@@ -148,7 +156,7 @@ def _check_cache(settings: Settings) -> Iterator[Finding]:
         )
     for path in settings.lower_caches:
         if not path.is_dir():
-            yield Finding(False, f"the lower cache {path} does not exist")
+            yield Finding(True, f"the lower cache {path} does not exist (CVMFS_ALIEN_CACHE, CVMFS_PY_LOWER_CACHES)")
     if value("CVMFS_QUOTA_LIMIT") and 0 < parse_integer(value("CVMFS_QUOTA_LIMIT")) < 64:
         yield Finding(
             False, "CVMFS_QUOTA_LIMIT is less than 64 MiB, which is too little for the catalogs of most repositories"

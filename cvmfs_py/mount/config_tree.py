@@ -23,6 +23,7 @@ from cvmfs_py.config.config_repository import ConfigTree
 from cvmfs_py.config.load import find_config_repository, load_settings
 from cvmfs_py.errors import CvmfsError, FetchError, FsError
 from cvmfs_py.mount import wiring
+from cvmfs_py.mount.interrupts import run_interruptibly
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,7 +48,9 @@ async def provide_config_tree(
     environment: Mapping[str, str],
 ) -> tuple[ConfigTree | None, list[str]]:
     """A tree to load the settings of `fqrn` with, or None where there is no need or no way; and warnings."""
-    found = find_config_repository(fqrn, environment=environment, config_files=config_files, overrides=overrides)
+    found = run_interruptibly(
+        find_config_repository, fqrn, environment=environment, config_files=config_files, overrides=overrides
+    )
     if found is None or found.is_mounted:
         return None, []
     if found.is_builtin and overrides.get("CVMFS_SERVER_URL"):
@@ -55,7 +58,9 @@ async def provide_config_tree(
     # What was said about one repository is not said about the one that configures it.
     about_it = {name: value for name, value in overrides.items() if name not in (*_MINE, *_MINE_TOO)}
     its_environment = {name: value for name, value in environment.items() if name not in (*_MINE, *_MINE_TOO)}
-    settings = load_settings(found.name, environment=its_environment, overrides=about_it, require_servers=False)
+    settings = run_interruptibly(
+        load_settings, found.name, environment=its_environment, overrides=about_it, require_servers=False
+    )
     if not settings.servers:
         return None, [f"no server is known for the configuration repository {found.name}; going on without it"]
     parent = settings.cache_dir / "config"

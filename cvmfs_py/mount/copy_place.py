@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -70,6 +71,12 @@ def choose_place(destination: Path | str, source_name: bytes, snapshot: bytes, *
             path = os.path.join(path, source_name)
     elif given.endswith(b"/") and not is_tree:
         raise FsError(errno.ENOTDIR, f"{show_path(given)} is no directory")
+    if not is_tree and _is_special(path):
+        raise FsError(
+            errno.EEXIST,
+            f"{show_path(path)} is a device, pipe or socket, and a copy would take its place; to write into it, use"
+            " cvmfs-py cat",
+        )
     directory, name = os.path.split(path)
     directory = directory or b"."
     try:
@@ -82,6 +89,15 @@ def choose_place(destination: Path | str, source_name: bytes, snapshot: bytes, *
         yield Place(directory, parent_fd, name, snapshot, is_tree and _is_noted(path, snapshot))
     finally:
         os.close(parent_fd)
+
+
+def _is_special(path: bytes) -> bool:
+    """Whether a device, pipe or socket is there, or a link to one: nobody means to lose /dev/null or /dev/stdout."""
+    try:
+        kind = stat.S_IFMT(os.stat(path).st_mode)
+    except OSError:
+        return False
+    return kind not in (stat.S_IFREG, stat.S_IFDIR)
 
 
 def _is_noted(path: bytes, snapshot: bytes) -> bool:

@@ -85,11 +85,24 @@ def placed(directory_fd: int, name: bytes) -> Iterator[bytes]:
     temporary = b"%s%d.%d" % (TEMPORARY_PREFIX, os.getpid(), next(_serials))
     try:
         yield temporary
+        _keep_device(directory_fd, name, temporary)
         os.rename(temporary, name, src_dir_fd=directory_fd, dst_dir_fd=directory_fd)
     except BaseException:
         with suppress(FileNotFoundError):
             os.unlink(temporary, dir_fd=directory_fd)
         raise
+
+
+def _keep_device(directory_fd: int, name: bytes, temporary: bytes) -> None:
+    """Refuses to replace a device by anything but its like: the tree may be copied over one that is in use."""
+    try:
+        there = os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return
+    if stat.S_ISCHR(there.st_mode) or stat.S_ISBLK(there.st_mode):
+        new = os.stat(temporary, dir_fd=directory_fd, follow_symlinks=False)
+        if (stat.S_IFMT(there.st_mode), there.st_rdev) != (stat.S_IFMT(new.st_mode), new.st_rdev):
+            raise FileExistsError(errno.EEXIST, "a device")
 
 
 def remove_leftovers(directory_fd: int) -> None:

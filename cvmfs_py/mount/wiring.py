@@ -6,10 +6,12 @@ import os
 from typing import TYPE_CHECKING
 
 from cache.directory import DirectoryStore
+from cache.errors import CacheError
 from cache.tiers import LowerTier
 from cvmfs_py.config.cache_place import check_temporary_place
 from cvmfs_py.config.id_map import load_id_map
 from cvmfs_py.config.keys import load_blacklist_texts, load_master_key_texts
+from cvmfs_py.errors import ConfigError
 from cvmfs_py.network.options import NetworkConfig
 from cvmfs_py.trust.blacklist import Blacklist
 from cvmfs_py.trust.keys import parse_master_key
@@ -70,7 +72,10 @@ def network_config(settings: Settings, environment: Mapping[str, str]) -> Networ
 
 def open_store(settings: Settings) -> Store:
     """The configured cache over its lower tiers; sharing it with other processes is fine."""
-    lower = [LowerTier(str(directory)) for directory in settings.lower_caches]
+    try:
+        lower = [LowerTier(str(directory)) for directory in settings.lower_caches]
+    except CacheError as error:
+        raise ConfigError(f"{error} (CVMFS_ALIEN_CACHE, CVMFS_PY_LOWER_CACHES)") from error
     store = DirectoryStore(str(settings.cache_dir), settings.quota_limit_bytes, lower)
     if "CVMFS_PY_CACHE_DIR" not in settings.parameters:
         check_temporary_place(settings.cache_dir, os.environ, os.geteuid())

@@ -165,6 +165,8 @@ class RouteRequest:
             if not self._after_corruption:
                 self._after_corruption = True
                 return
+            if self._is_last(route.host) and self._pass_by(route.proxy):
+                return
             reason = "data corruption with no-cache header, try another host"
             self._fail_host(route, now, reason)
         elif (
@@ -213,6 +215,18 @@ class RouteRequest:
             routes.switch_proxy(route.proxy, now, reason)
         else:
             self._exhausted = True
+
+    def _is_last(self, host: str) -> bool:
+        others = self._failed_hosts | {host}
+        return self._fixed_host is not None or self._routes.hosts.choose_other(others) is None
+
+    def _pass_by(self, proxy: Proxy) -> bool:
+        """Leaves a proxy that may be what spoils the data, for this request alone; tells whether there is another one.
+
+        It may be the object that is rotten, on every host: no reason to take the proxy away from the other requests.
+        """
+        self._failed_proxies.add(proxy.url)
+        return self._routes.proxies.choose_other(self._key, self._failed_proxies) is not None
 
     def _has_other_host(self) -> bool:
         return self._fixed_host is None and self._routes.hosts.choose_other(self._failed_hosts) is not None

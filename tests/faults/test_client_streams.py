@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.simulator.command import PROGRAM, Client, Finished, Running
+from tests.simulator.command import PROGRAM, ROOT, Client, Finished, Running
 from tests.simulator.fault_server import FaultServer, Silence
 from tests.simulator.repository import Repository
 from tests.simulator.slow_server import SlowServer
@@ -116,6 +117,26 @@ def test_interrupting_at_any_moment(client: Client) -> None:
             continue  # it was Python itself that was interrupted, before it ran anything of ours
         assert done.code in (130, 0), done
         assert done.errors == ""
+
+
+@pytest.mark.parametrize("arguments", [["ls", FQRN], ["config", "show", FQRN], ["cache", "status"]], ids=" ".join)
+def test_interrupting_a_configuration_file_that_waits(client: Client, arguments: list[str]) -> None:
+    """And the shell that reads it goes, too."""
+    mark = client.directory / "shell"
+    waiting = client.directory / "waiting.conf"
+    waiting.write_text(f"echo $$ > {mark}.new; mv {mark}.new {mark}\nsleep 60\nCVMFS_TIMEOUT=1\n")
+    name, *rest = arguments
+    words = [*PROGRAM, name, *rest, "--config", str(waiting)]
+    running = Running(words, client.directory, client.environment, subprocess.PIPE)
+    while not mark.exists():
+        assert running.is_alive()
+        time.sleep(0.01)
+    running.interrupt()
+    started = time.monotonic()
+    is_interrupted(running.finish(5))
+    assert time.monotonic() - started < 3
+    assert not os.path.exists(f"/proc/{mark.read_text().strip()}")
+    mark.unlink()
 
 
 def test_interrupting_a_listing_of_what_is_here(tmp_path: Path, repository: Repository) -> None:
@@ -250,3 +271,19 @@ def test_messages_that_cannot_be_written(client: Client, place: str) -> None:
             assert (done.returncode, done.stdout) == (code, output), arguments
     finally:
         os.close(broken)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "latin-1:strict", "ascii:strict"])
+def test_output_in_an_encoding_that_lacks_something(client: Client, encoding: str) -> None:
+    """As on a terminal with a locale of the last century, or a path that is no text under any locale."""
+    environment = {**client.environment, "PYTHONIOENCODING": encoding}
+    program = [sys.executable, "-W", "error", str(ROOT / "cvmfs_py" / "__main__.py")]  # isolated, it ignores that
+    wanted = {"utf-8:strict": "\u65e5\u00e9".encode(), "latin-1:strict": rb"\u65e5" + b"\xe9"}
+    for value, expected in (
+        ("\u65e5\u00e9", wanted.get(encoding, rb"\u65e5\xe9")),
+        (os.fsdecode(b"x \xff"), b"x \xff"),
+    ):
+        words = [*program, "config", "show", "--config", "", f"-oFOO={value}"]
+        done = Running(words, client.directory, environment, subprocess.PIPE).finish()
+        assert (done.code, done.errors) == (0, ""), done
+        assert b"FOO='" + expected + b"'" in done.output

@@ -243,6 +243,8 @@ async def test_a_proxy_that_recodes_is_passed_by(world: World) -> None:
                 pass
         done = client.run("ls", FQRN)
         check_failure(done, "ls", 5, "re-encoded by proxy (Content-Encoding: gzip)", proxy.url)
+        for text in (f"{proxy.url};DIRECT", f"{proxy.url}|{proxy.url.replace('127.0.0.1', 'localhost')};DIRECT"):
+            await world.check_everything(world.client(web.url, name=str(len(text)), HTTP_PROXY=text))
 
 
 # Something else

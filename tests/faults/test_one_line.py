@@ -56,12 +56,29 @@ def test_no_place_for_a_cache(command: str, client: Client) -> None:
     check_failure(homeless.run(command, *ON_REPOSITORIES[command]), command, 5, "/dev/null/cache")
 
 
+@pytest.mark.parametrize("parameter", ["ALIEN_CACHE", "PY_LOWER_CACHES"])
+@pytest.mark.parametrize("place", ["/nonexistent", "/etc"])
+def test_a_lower_cache_that_is_none(parameter: str, place: str, client: Client) -> None:
+    wrong = client.changed(**{parameter: place})
+    check_failure(wrong.run("ls", FQRN), "ls", 2, place, "lower cache tier", f"CVMFS_{parameter}")
+
+
 @pytest.mark.parametrize("arguments", [("check",), ("check", "--json")])
 def test_a_configuration_that_is_wrong(arguments: tuple[str, ...], client: Client) -> None:
     """What is wrong with it is the output; that something is wrong is the failure."""
     done = client.changed(PUBLIC_KEY="/nonexistent/key.pub").run("config", *arguments, FQRN)
     check_failure(done, "config", 2, "1 error in the configuration of")
     assert b"/nonexistent/key.pub" in done.output
+
+
+@pytest.mark.parametrize("parameter", ["ALIEN_CACHE", "PY_LOWER_CACHES", "UID_MAP", "GID_MAP"])
+def test_a_check_finds_what_every_command_would_stumble_over(parameter: str, client: Client) -> None:
+    wrong = client.changed(**{parameter: "/nonexistent"})
+    assert wrong.run("ls", FQRN).code == 2
+    done = wrong.run("config", "check", FQRN)
+    check_failure(done, "config", 2, "1 error in the configuration of")
+    assert b"Error: " in done.output
+    assert b"/nonexistent" in done.output
 
 
 def test_several_repositories_have_a_line_each(client: Client) -> None:

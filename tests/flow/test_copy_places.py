@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
+import stat
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -196,3 +198,32 @@ async def test_the_destination_may_be_reached_through_links(published: Published
     await copy(published, cache, b"/tree", tmp_path / "link" / ".." / "new")  # beside b, wherever the link is
     assert (tmp_path / "a" / "new" / "inside").exists()
     shutil.rmtree(tmp_path / "a" / "new")
+
+
+async def test_devices_and_pipes_are_not_replaced(published: Published, cache: Path, tmp_path: Path) -> None:
+    """Above all not /dev/null or /dev/stdout, which root could."""
+    os.mkfifo(tmp_path / "pipe")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+    if os.geteuid() == 0:
+        os.mknod(tmp_path / "device", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    for name in os.listdir(tmp_path):
+        (tmp_path / f"link to {name}").symlink_to(name)
+    before = {name: os.lstat(tmp_path / name).st_ino for name in os.listdir(tmp_path)}
+    for name in before:
+        with pytest.raises(
+            FsError, match=rf"/{name} is a device, pipe or socket, .*; to write into it, use cvmfs-py cat$"
+        ):
+            await copy(published, cache, b"/file", tmp_path / name)
+    assert {name: os.lstat(tmp_path / name).st_ino for name in os.listdir(tmp_path)} == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make devices")
+async def test_a_tree_does_not_replace_devices(published: Published, cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    os.mknod(tmp_path / "tree" / "inside", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    async with opened(published, cache) as repository:
+        report = await copy_out(repository, CopyRequest(b"/tree", tmp_path, recursive=True), Nobody())
+    assert report.failures == ["cannot write the copy of /tree/inside: there is something else in its place (a device)"]
+    assert stat.S_ISCHR(os.lstat(tmp_path / "tree" / "inside").st_mode)
+    assert sorted(os.listdir(tmp_path / "tree")) == ["deep", "inside"]

@@ -139,7 +139,7 @@ def test_nothing_is_wrong(good: Machine) -> None:
         ("CVMFS_PUBLIC_KEY=/none.pub", True, "/none.pub does not exist"),
         ("CVMFS_KEYS_DIR=/none", True, "/none does not exist"),
         ("CVMFS_BLACKLIST=/proc", True, "not a regular file"),
-        ("CVMFS_ALIEN_CACHE=/none", False, "/none does not exist"),
+        ("CVMFS_ALIEN_CACHE=/none", True, "/none does not exist"),
         ("CVMFS_UID_MAP=map", False, "depends on the current directory"),
         ("CVMFS_A=(", False, "ends its shell"),
     ],

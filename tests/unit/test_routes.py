@@ -100,6 +100,16 @@ CASES = [
     Case("corrupted twice", "a b", "DIRECT", "CORRUPTED CORRUPTED", "a/D a/D! b/D"),
     Case("corrupted everywhere", "a b", "DIRECT", "CORRUPTED CORRUPTED CORRUPTED CORRUPTED", "a/D a/D! b/D b/D! end"),
     Case("corrupted over a proxy", "a b", "p;q", "CORRUPTED CORRUPTED", "a/p a/p! b/p"),
+    Case(
+        "corrupted by a proxy, it seems",
+        "a b",
+        "p;q;DIRECT",
+        "CORRUPTED CORRUPTED CORRUPTED CORRUPTED CORRUPTED CORRUPTED",
+        "a/p a/p! b/p b/p! b/q! b/D! end",
+    ),
+    Case(
+        "corrupted by one proxy, the other is dead", "a", "p;q", "CORRUPTED CORRUPTED PROXY_SLOW", "a/p a/p! a/q! end"
+    ),
     Case("no retry without caches", "a b", "DIRECT", "CORRUPTED HOST_CONNECTION", "a/D a/D! b/D"),
     Case("no caches survive a proxy's failure", "a", "p;q", "CORRUPTED PROXY_SLOW", "a/p a/p! a/q!"),
     Case("one corrupted host", "a", "DIRECT", "CORRUPTED CORRUPTED", "a/D a/D! end"),
@@ -199,6 +209,14 @@ def test_load_is_balanced_between_clients() -> None:
         chosen.add(routes.proxies.choose(0).host)
     assert chosen == {"p1", "p2", "p3"}
     assert {plan.choose(key).host for key in range(0, 1 << 32, 1 << 28)} == {plan.choose(0).host}  # not sharded
+
+
+def test_a_proxy_that_may_have_corrupted_something_stays_for_others() -> None:
+    routes = routes_of("a", "p;q")
+    request = routes.begin(0)
+    assert walk(request, [Outcome.CORRUPTED, Outcome.CORRUPTED, Outcome.OK]) == "a/p a/p! a/q! a/q!"
+    assert short(routes.begin(0).next_route(0)) == "a/p"
+    assert walk(routes.begin(0, host="a"), [Outcome.CORRUPTED, Outcome.CORRUPTED]) == "a/p a/p! a/q!"
 
 
 def test_attempts_are_told_in_words() -> None:
