@@ -30,18 +30,16 @@ _DEADLINE_S = 60
 
 def run_as(uid: int, function: Callable[[], T]) -> T:
     """What the function returns or raises in a child of that user. All its processes are gone afterwards."""
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.close(reading)
-        os.setsid()
-        signal.alarm(_DEADLINE_S)
-        os.write(writing, pickle.dumps(_outcome(uid, function)))
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        outcome = pipe.read()
-    os.waitpid(pid, 0)
+    with tempfile.TemporaryFile() as answer:  # a pipe would stay open as long as any of its processes
+        pid = os.fork()
+        if pid == 0:
+            os.setsid()
+            signal.alarm(_DEADLINE_S)
+            os.write(answer.fileno(), pickle.dumps(_outcome(uid, function)))
+            os._exit(0)
+        os.waitpid(pid, 0)
+        answer.seek(0)
+        outcome = answer.read()
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
     assert outcome, "the child ended without an answer"

@@ -117,6 +117,24 @@ def test_nothing_stays_behind_of_a_command_that_leaves_children(uid: int, own: b
     assert run_as(uid, work) == 0
 
 
+def test_processes_that_were_there_before_are_spared(uid: int, own: bool, place: str) -> None:
+    """A shell may have started something, and then have become this program."""
+
+    def work() -> None:
+        os.chdir(place)
+        before = os.fork()
+        if before == 0:
+            signal.pause()
+        assert run(TinyDaemon("a.cern.ch"), Command(["true"], own_processes=own)) == 0
+        assert os.waitpid(-1, os.WNOHANG) == (0, 0)  # a living child; a second wait will find no other
+        os.kill(before, signal.SIGUSR1)
+        assert os.wait() == (before, signal.SIGUSR1)
+        with pytest.raises(ChildProcessError):
+            os.wait()
+
+    run_as(uid, work)
+
+
 @pytest.mark.parametrize(
     ("word", "code", "text"),
     [
@@ -140,7 +158,8 @@ def reason(place: str, daemon: TinyDaemon, command: Command) -> tuple[int, str]:
     os.chdir(place)
     with pytest.raises((MountError, ReportedError)) as caught:
         run(daemon, command)
-    assert descendants(os.getpid()) == []
+    with pytest.raises(ChildProcessError):  # there are no children
+        os.wait()
     return caught.value.exit_code, str(caught.value)
 
 
@@ -187,6 +206,9 @@ class BrokenDaemon(TinyDaemon):
     def plan(self) -> Any:
         if self.way == "trust":
             raise TrustError(Refusal.WHITELIST_EXPIRED, "the whitelist has expired")
+        if self.way == "hangs":
+            os.close(os.open("up", os.O_CREAT | os.O_WRONLY))
+            signal.pause()
         if self.way == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         return super().plan()
@@ -211,6 +233,20 @@ def test_the_daemons_reasons_come_back(uid: int, way: str, code: int, words: str
     assert told == code
     assert words in text
     assert not os.path.exists(f"{place}/ran")
+
+
+def test_a_daemon_that_hangs_can_be_interrupted(uid: int, place: str) -> None:
+    def work() -> None:
+        os.chdir(place)
+        front = start("true", own_processes=None, daemon=BrokenDaemon("hangs"))
+        assert wait_until(lambda: os.path.exists("up"))
+        around = descendants(front)
+        os.kill(front, signal.SIGINT)
+        ending(front)
+        assert len(around) == 1
+        assert has_vanished(around)
+
+    run_as(uid, work)
 
 
 # --- signals
