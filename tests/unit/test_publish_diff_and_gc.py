@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -164,6 +165,20 @@ def test_only_what_no_kept_snapshot_reaches_is_removed(tmp_path: Path) -> None:
     assert names_of(repository, new, b"/s", b"/only") <= objects(repository)
     assert f"{new.root_hash}C" in objects(repository)
     assert set(done.removed_hashes) == {catalog.content_hash for catalog in old.catalogs.values()}
+
+
+def test_a_catalog_that_was_published_as_a_file_too_is_followed(tmp_path: Path) -> None:
+    """The file's object has the hash of the catalog: that it is needed must not hide what the catalog needs."""
+    repository = Repository.create(tmp_path)
+    nested = Directory({"x": File(b"x")}, nested=True)
+    first = repository.publish(Directory({"n": nested}))
+    catalog = first.catalog(b"/n")
+    stored = repository.object_path(catalog.content_hash, Kind.CATALOG).read_bytes()
+    copy = File(zlib.decompress(stored), stored=stored)
+    second = repository.publish(Directory({"copy": copy, "n": nested}))
+    assert second.catalog(b"/n").content_hash == catalog.content_hash
+    collect(repository, second)
+    assert names_of(repository, second, b"/copy", b"/n/x") <= objects(repository)
 
 
 def test_a_kept_root_that_is_gone_is_told_and_without_any_root_nothing_is_removed(tmp_path: Path) -> None:
