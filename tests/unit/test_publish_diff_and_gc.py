@@ -20,7 +20,7 @@ from cvmfs_py.publish.comparing import compare_trees
 from cvmfs_py.publish.storage import Storage
 from cvmfs_py.publish.stored_objects import StoredObjects
 from tests.simulator.repository import Repository, Revision
-from tests.simulator.tree import Directory, File, Node, Symlink
+from tests.simulator.tree import Directory, File, Node, Symlink, hard_links
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,6 +82,26 @@ def test_every_kind_of_change_is_told(tmp_path: Path) -> None:
         "m /mode",
     ]
     assert changes(repository, new, new) == []
+
+
+def test_hard_links_that_move_to_another_catalog_are_what_they_were(tmp_path: Path) -> None:
+    """Their group may have another number there."""
+    repository = Repository.create(tmp_path)
+    pairs = [hard_links(File(content), "x", "y") for content in (b"1", b"2")]
+    old = repository.publish(Directory({"a": Directory(pairs[0]), "b": Directory(pairs[1])}))
+    new = repository.publish(Directory({"a": Directory(pairs[0]), "b": Directory(pairs[1], nested=True)}))
+    assert old.catalog(b"").content_hash != new.catalog(b"").content_hash
+    assert changes(repository, old, new) == ["A /b/.cvmfscatalog"]
+    three = Directory(hard_links(File(b"1"), "x", "y", "z"))
+    more = repository.publish(Directory({"a": three, "b": Directory(pairs[1], nested=True)}))
+    assert changes(repository, new, more) == ["m /a/x", "m /a/y", "A /a/z"]
+
+
+def test_content_that_comes_from_elsewhere_is_told(tmp_path: Path) -> None:
+    repository = Repository.create(tmp_path, compression="none")
+    old = repository.publish(Directory({"a": File(b"a"), "b": File(b"b")}))
+    new = repository.publish(Directory({"a": File(b"a", external=True), "b": File(b"b", direct_io=True)}))
+    assert changes(repository, old, new) == ["m /a", "m /b"]
 
 
 def test_catalogs_that_did_not_change_are_not_read(tmp_path: Path) -> None:
