@@ -53,14 +53,18 @@ def collect_garbage(
     `forget` gets the catalogs and the like that will be removed, before they are: until then the reflog names them.
     """
     collection = Collection()
-    with StoredObjects(storage) as stored, HashSet(os.path.join(stored.workdir, "in-use")) as in_use:
+    with (
+        StoredObjects(storage) as stored,
+        HashSet(os.path.join(stored.workdir, "in-use")) as in_use,
+        HashSet(os.path.join(stored.workdir, "followed")) as followed,
+    ):
         in_use.update(kept())
         for root in roots:
             if not storage.has(root, Kind.CATALOG):
                 collection.missing_roots.append(root)
                 continue
             collection.kept_roots += 1
-            _mark(catalog_ref(root, None, f"root catalog {root}"), stored, in_use)
+            _mark(catalog_ref(root, None, f"root catalog {root}"), stored, in_use, followed)
         if not collection.kept_roots:
             raise PublishError("no root catalog of this repository is there: nothing is removed")
         for content_hash, kind, _ in storage.objects():
@@ -81,13 +85,17 @@ def collect_garbage(
     return collection
 
 
-def _mark(root: ObjectRef, stored: StoredObjects, in_use: HashSet) -> None:
-    """Marks a catalog and everything below it. A catalog that was marked before has been followed before."""
+def _mark(root: ObjectRef, stored: StoredObjects, in_use: HashSet, followed: HashSet) -> None:
+    """Marks a catalog and everything below it. A catalog that was followed before is not followed again.
+
+    That it is in use says nothing: a file whose content is that of the catalog has the same hash.
+    """
     waiting = [(root, b"")]
     while waiting:
         ref, mountpoint = waiting.pop()
-        if not in_use.add(ref.content_hash):
+        if not followed.add(ref.content_hash):
             continue
+        in_use.add(ref.content_hash)
         catalog = Catalog.open(stored.open(ref), mountpoint, ref.content_hash)
         try:
             in_use.update(content_hash for content_hash, _ in catalog.object_hashes())

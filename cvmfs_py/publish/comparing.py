@@ -9,12 +9,17 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from catalog import flags as bits
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cache.address import ContentHash
     from catalog.opened import OpenObject
     from catalog.tree import CatalogTree, Located
+
+_ATTRIBUTES = ("mode", "uid", "gid", "mtime_s", "mtime_ns", "xattr_blob")
+_WHERE_AND_HOW = bits.EXTERNAL | bits.DIRECT_IO  # where the content comes from, and how it is read
 
 
 class ChangeKind(enum.Enum):
@@ -130,10 +135,11 @@ def _difference(old: Located | None, new: Located | None) -> ChangeKind | None:
     is_content_equal = before.is_directory or (before.size == after.size and _content(old) == _content(new))
     if not is_content_equal:
         return ChangeKind.MODIFIED
-    attributes = ["mode", "uid", "gid", "mtime_s", "mtime_ns", "xattr_blob"]
-    if not before.is_directory:  # of which the link count says only how many directories are in it
-        attributes.append("hardlinks")
-    same = all(getattr(before, name) == getattr(after, name) for name in attributes)
+    same = all(getattr(before, name) == getattr(after, name) for name in _ATTRIBUTES)
+    if same and not before.is_directory:
+        # Of a directory the link count says only how many directories are in it; the number of a hard-link group is one
+        # inside its catalog, and another when the catalog is divided or joined with the one above.
+        same = before.link_count == after.link_count and not (before.flags ^ after.flags) & _WHERE_AND_HOW
     return None if same else ChangeKind.ATTRIBUTES
 
 

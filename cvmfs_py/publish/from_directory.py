@@ -25,6 +25,7 @@ from cvmfs_py.publish.nesting import AUTOMATIC_MARKER, DIRTAB_PATH, MARKER, is_g
 from cvmfs_py.publish.packed import NotPacked, SourceFile, recipe_of
 from cvmfs_py.publish.packing import Packer
 from cvmfs_py.publish.parents import put_parents
+from cvmfs_py.publish.reserved import check_destination, is_reserved, unpublishable
 from cvmfs_py.publish.source_comparison import (
     attributes_of,
     has_attributes,
@@ -46,8 +47,6 @@ if TYPE_CHECKING:
     from cvmfs_py.publish.storage import Storage
     from cvmfs_py.publish.tally import Observer
     from cvmfs_py.publish.tree import WritableTree
-
-_RESERVED = b"/.cvmfs"  # where clients show other revisions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +99,7 @@ def apply_directory(
     Raises UnreadableSourceError; the tree is then not fit to be committed.
     """
     options = options or DirectoryOptions()
+    check_destination(at)
     with Packer[_Plan](storage, processes=options.processes) as packer:
         update = _Update(tree, storage, settings, packer, options, at, observer)
         update.run(os.path.abspath(os.fsencode(source)))
@@ -199,15 +199,16 @@ class _Update:
             if not is_there:
                 self._remove(path, name)
                 continue
-            if path == _RESERVED:
-                self._tree.warnings.append(TreeWarning(path, "this name is reserved: it is not published"))
-                continue
-            self.tally.entries += 1
-            if path in self._put_first:
-                self.tally.files += 1
-                continue
             try:
                 status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                if (reason := unpublishable(path, stat.S_IFMT(status.st_mode))) is not None:
+                    self._tree.warnings.append(TreeWarning(path, reason))
+                    self._remove(path, name)
+                    continue
+                self.tally.entries += 1
+                if path in self._put_first:
+                    self.tally.files += 1
+                    continue
                 seen = _Seen(path, name, status, old)
                 if stat.S_ISDIR(status.st_mode):
                     below.append(self._subdirectory(fd, directory, seen))
@@ -279,7 +280,7 @@ class _Update:
         """The other names in the directory that are hard links to a file."""
         for name in list_directory(fd):
             path = directory + b"/" + name
-            if name == first.name or path == _RESERVED or self._is_excluded(path):
+            if name == first.name or is_reserved(path) or self._is_excluded(path):
                 continue
             status = os.stat(name, dir_fd=fd, follow_symlinks=False)
             if os.path.samestat(status, first.status):

@@ -25,11 +25,12 @@ from cvmfs_py.publish.nesting import load_dirtab, put_marker
 from cvmfs_py.publish.packed import NotPacked, PackedFile, recipe_of
 from cvmfs_py.publish.packing import Packer
 from cvmfs_py.publish.parents import put_parents
+from cvmfs_py.publish.reserved import check_destination, unpublishable
 from cvmfs_py.publish.settings import COMPRESSION_CODES
 from cvmfs_py.publish.tally import Tally, ignore
 from cvmfs_py.publish.tar_headers import SECOND_NS, TarFormatError
 from cvmfs_py.publish.tar_input import TarInput
-from cvmfs_py.publish.tar_paths import MISSING_MODE, RESERVED, TarPaths, member_components
+from cvmfs_py.publish.tar_paths import MISSING_MODE, TarPaths, member_components
 from cvmfs_py.publish.tar_reader import HARD_LINK, TarMember, TarReader
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def apply_archive(
     Raises PublishError; the tree is then not fit to be committed.
     """
     options = options or ArchiveOptions()
+    check_destination(at)
     with TarInput(archive) as source, Packer[_Plan](storage, processes=options.processes) as packer:
         unpacking = _Unpacking(tree, storage, settings, packer, options, at, observer)
         try:
@@ -145,8 +147,10 @@ class _Unpacking:
         if not components and member.kind != stat.S_IFDIR:
             raise PublishError(f"the archive has a member without a name, {show_path(member.name)!r}")
         named = b"/".join((self._at, *components))
-        if named == RESERVED or named.startswith(RESERVED + b"/"):
-            self._tree.warnings.append(TreeWarning(named, "this name is reserved: it is not published"))
+        # What a hard link leads to is looked at when it is made.
+        kind = stat.S_IFREG if member.kind == HARD_LINK else member.kind
+        if (reason := unpublishable(named, kind)) is not None:
+            self._tree.warnings.append(TreeWarning(named, reason))
             return
         path = self._paths.path(components, member.mtime_ns)
         self._settle(path)
@@ -205,6 +209,9 @@ class _Unpacking:
         entry = self._tree.lookup(target)
         if entry is None or entry.is_directory:
             return False
+        if (reason := unpublishable(path, stat.S_IFMT(entry.mode))) is not None:
+            self._tree.warnings.append(TreeWarning(path, reason))
+            return True
         self.tally.files += entry.is_regular
         if target.rpartition(b"/")[0] == path.rpartition(b"/")[0]:
             self.tally.changed += self._tree.hard_link((target, path))

@@ -51,13 +51,17 @@ def begin_writing(storage: Storage, mark: Path) -> int:
     if boot != now_boot:
         since_s = int(since_text) if since_text.isdigit() else 0
         removed = _remove_damaged(storage, since_s - _CLOCK_MARGIN_S)
+    # An empty mark, left by a full disk, would have everything verified.
+    temporary = mark.with_name(f"{mark.name}.new")
     try:
-        with open(mark, "w", encoding="ascii") as file:
+        with open(temporary, "w", encoding="ascii") as file:
             file.write(f"{now_boot} {int(time.time())}")
             file.flush()
             os.fsync(file.fileno())
+        os.replace(temporary, mark)
         sync_directory(mark.parent)
     except OSError as error:
+        temporary.unlink(missing_ok=True)
         raise PublishError(f"{mark} cannot be written: {error.strerror}") from error
     return removed
 

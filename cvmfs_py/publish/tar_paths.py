@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from catalog.errors import show_path
 from cvmfs_py.errors import PublishError
 from cvmfs_py.publish.attributes import Attributes
+from cvmfs_py.publish.reserved import check_destination
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cvmfs_py.publish.tree import WritableTree
 
-RESERVED = b"/.cvmfs"  # where clients show other revisions
 MISSING_MODE = 0o755
 _LINKS_LIMIT = 40  # as in the kernel
 _KNOWN_LIMIT = 4096
@@ -96,8 +96,6 @@ class TarPaths:
                 path = path.rpartition(b"/")[0] if path != self._top else path
                 continue
             below = path + b"/" + name
-            if below == RESERVED:
-                raise PublishError("the archive has members below /.cvmfs, which is reserved: nothing was published")
             self._settle(below)
             entry = self._tree.lookup(below)
             if entry is not None and entry.is_symlink and links < _LINKS_LIMIT:
@@ -114,6 +112,7 @@ class TarPaths:
         return path
 
     def _make(self, path: bytes, mtime_ns: int) -> None:
+        check_destination(path)  # by a symlink; what is called so itself has been left out
         seconds, nanoseconds = divmod(mtime_ns, 1_000_000_000)
         self._tree.put_directory(path, Attributes(mode=MISSING_MODE, mtime_s=seconds, mtime_ns=nanoseconds))
         self._made(path)

@@ -16,11 +16,12 @@ _ABSOLUTE = re.compile(rb"https?://[^/]*", re.IGNORECASE)
 
 
 class RequestError(Exception):
-    """The bytes are not a request that is served; carries the status to answer."""
+    """The bytes are not a request that is served; carries the status to answer, and what headers it needs."""
 
-    def __init__(self, status: int, reason: str) -> None:
+    def __init__(self, status: int, reason: str, *headers: str) -> None:
         super().__init__(reason)
         self.status = status
+        self.headers = headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,5 +86,5 @@ def parse_range(text: str, size_bytes: int) -> tuple[int, int] | None:
             return None
         length = last - first + 1
     if length <= 0 or first >= size_bytes:
-        raise RequestError(416, "the range is outside of the file")
+        raise RequestError(416, "the range is outside of the file", f"Content-Range: bytes */{size_bytes}")
     return first, length

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from cvmfs_py.serving.sites import Found, Sites
 
-IDLE_S = 75.0  # between two requests of one connection
+IDLE_S = 75.0  # until the next request of a connection is complete, however slowly it comes
 STALL_S = 60.0  # without any progress of the client
 CONNECTION_LIMIT = 1024
 SEND_BYTES = 1 << 20
@@ -64,6 +64,7 @@ class Server:
     sites: Sites
     log: Callable[[LogLine], None]
     faults: Faults = field(default_factory=Faults)
+    idle_s: float = IDLE_S
 
     async def run(
         self, host: str, port: int, task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED
@@ -99,20 +100,26 @@ class _Connection:
         buffer = b""
         while True:
             try:
-                head = split_request(buffer)
+                head = await self._receive(buffer)
             except RequestError as error:
                 await self._refuse("-", error)
                 return
             if head is None:
-                with trio.move_on_after(IDLE_S) as idle:
-                    data = await self._stream.receive_some(16 << 10)
-                if idle.cancelled_caught or not data:
-                    return
-                buffer += data
-                continue
+                return
             request, buffer = head
             if not await self._answer(request) or not request.keeps_alive:
                 return
+
+    async def _receive(self, buffer: bytes) -> tuple[Request, bytes] | None:
+        """The next request and what came after it; None: there will be none."""
+        with trio.move_on_after(self._server.idle_s):
+            while (head := split_request(buffer)) is None:
+                data = await self._stream.receive_some(16 << 10)
+                if not data:
+                    return None
+                buffer += data
+            return head
+        return None
 
     async def _answer(self, request: Request) -> bool:
         """Answers one request; whether the connection can go on."""
@@ -125,7 +132,7 @@ class _Connection:
             return False
         try:
             if request.method not in ("GET", "HEAD"):
-                raise RequestError(405, "only GET and HEAD are served")
+                raise RequestError(405, "only GET and HEAD are served", "Allow: GET, HEAD")
             if fault in (Fault.NOT_FOUND, Fault.SERVER_ERROR):
                 raise RequestError(int(fault.value), "a fault on purpose")
             found = self._server.sites.find(request.path)
@@ -195,7 +202,7 @@ class _Connection:
 
     async def _refuse(self, line: str, error: RequestError, *, with_body: bool = True, alive: bool = False) -> None:
         body = f"{error.status} {_REASONS[error.status]}: {error}\n".encode()
-        headers = ["Content-Type: text/plain", f"Content-Length: {len(body)}"]
+        headers = ["Content-Type: text/plain", f"Content-Length: {len(body)}", *error.headers]
         head = _format_head(error.status, headers, alive)
         self._log(line, error.status, len(body))
         await self._send(head + body if with_body else head)

@@ -17,7 +17,7 @@ from cvmfs_py.errors import UsageError
 from cvmfs_py.mount.assemble import Wanted, open_repository
 from cvmfs_py.serving.faults import Fault, Faults, parse_fault
 from cvmfs_py.serving.requests import RequestError, parse_range, split_request
-from cvmfs_py.serving.server import LogLine, Server
+from cvmfs_py.serving.server import IDLE_S, LogLine, Server
 from cvmfs_py.serving.sites import Site, Sites
 
 if TYPE_CHECKING:
@@ -60,9 +60,9 @@ class Running:
 
 
 @asynccontextmanager
-async def served(faults: Faults | None = None) -> AsyncIterator[Running]:
+async def served(faults: Faults | None = None, idle_s: float = IDLE_S) -> AsyncIterator[Running]:
     log: list[LogLine] = []
-    server = Server(Sites((Site("zoo.test.org", ZOO / "server"),)), log.append, faults or Faults())
+    server = Server(Sites((Site("zoo.test.org", ZOO / "server"),)), log.append, faults or Faults(), idle_s)
     async with trio.open_nursery() as nursery:
         listeners = await nursery.start(server.run, "127.0.0.1", 0)
         yield Running(listeners[0].socket.getsockname()[1], log)
@@ -166,6 +166,26 @@ async def test_hostile_requests_are_refused_and_the_server_goes_on(data: bytes, 
     async with served() as running:
         assert (await running.talk(data)).startswith(f"HTTP/1.1 {status} ".encode())
         assert (await running.ask(f"{BASE}/.cvmfspublished")).status == 200
+
+
+async def test_refusals_tell_what_would_be_right() -> None:
+    async with served() as running:
+        assert (await running.ask(OBJECT_PATH, method="DELETE")).headers["allow"] == "get, head"
+        answer = await running.ask(OBJECT_PATH, "Range: bytes=999999999-")
+        assert (answer.status, answer.headers["content-range"]) == (416, f"bytes */{OBJECT.stat().st_size}")
+
+
+async def test_a_request_that_comes_byte_by_byte_does_not_last_for_ever() -> None:
+    async with served(idle_s=0.5) as running:
+        stream = await trio.open_tcp_stream("127.0.0.1", running.port)
+        async with stream:
+            with trio.fail_after(20), suppress(trio.BrokenResourceError):
+                while True:
+                    await stream.send_all(b"G")
+                    with trio.move_on_after(0.1):
+                        assert await stream.receive_some(1) == b""
+                        break
+        assert running.log == []
 
 
 async def test_one_connection_serves_many_requests_also_pipelined() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from cvmfs_py.publish.comparing import compare_trees
 from cvmfs_py.publish.storage import Storage
 from cvmfs_py.publish.stored_objects import StoredObjects
 from tests.simulator.repository import Repository, Revision
-from tests.simulator.tree import Directory, File, Node, Symlink
+from tests.simulator.tree import Directory, File, Node, Symlink, hard_links
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,6 +82,26 @@ def test_every_kind_of_change_is_told(tmp_path: Path) -> None:
         "m /mode",
     ]
     assert changes(repository, new, new) == []
+
+
+def test_hard_links_that_move_to_another_catalog_are_what_they_were(tmp_path: Path) -> None:
+    """Their group may have another number there."""
+    repository = Repository.create(tmp_path)
+    pairs = [hard_links(File(content), "x", "y") for content in (b"1", b"2")]
+    old = repository.publish(Directory({"a": Directory(pairs[0]), "b": Directory(pairs[1])}))
+    new = repository.publish(Directory({"a": Directory(pairs[0]), "b": Directory(pairs[1], nested=True)}))
+    assert old.catalog(b"").content_hash != new.catalog(b"").content_hash
+    assert changes(repository, old, new) == ["A /b/.cvmfscatalog"]
+    three = Directory(hard_links(File(b"1"), "x", "y", "z"))
+    more = repository.publish(Directory({"a": three, "b": Directory(pairs[1], nested=True)}))
+    assert changes(repository, new, more) == ["m /a/x", "m /a/y", "A /a/z"]
+
+
+def test_content_that_comes_from_elsewhere_is_told(tmp_path: Path) -> None:
+    repository = Repository.create(tmp_path, compression="none")
+    old = repository.publish(Directory({"a": File(b"a"), "b": File(b"b")}))
+    new = repository.publish(Directory({"a": File(b"a", external=True), "b": File(b"b", direct_io=True)}))
+    assert changes(repository, old, new) == ["m /a", "m /b"]
 
 
 def test_catalogs_that_did_not_change_are_not_read(tmp_path: Path) -> None:
@@ -164,6 +185,20 @@ def test_only_what_no_kept_snapshot_reaches_is_removed(tmp_path: Path) -> None:
     assert names_of(repository, new, b"/s", b"/only") <= objects(repository)
     assert f"{new.root_hash}C" in objects(repository)
     assert set(done.removed_hashes) == {catalog.content_hash for catalog in old.catalogs.values()}
+
+
+def test_a_catalog_that_was_published_as_a_file_too_is_followed(tmp_path: Path) -> None:
+    """The file's object has the hash of the catalog: that it is needed must not hide what the catalog needs."""
+    repository = Repository.create(tmp_path)
+    nested = Directory({"x": File(b"x")}, nested=True)
+    first = repository.publish(Directory({"n": nested}))
+    catalog = first.catalog(b"/n")
+    stored = repository.object_path(catalog.content_hash, Kind.CATALOG).read_bytes()
+    copy = File(zlib.decompress(stored), stored=stored)
+    second = repository.publish(Directory({"copy": copy, "n": nested}))
+    assert second.catalog(b"/n").content_hash == catalog.content_hash
+    collect(repository, second)
+    assert names_of(repository, second, b"/copy", b"/n/x") <= objects(repository)
 
 
 def test_a_kept_root_that_is_gone_is_told_and_without_any_root_nothing_is_removed(tmp_path: Path) -> None:

@@ -523,6 +523,18 @@ def act(top: Path, action: str, name: str, *more: Any) -> None:
         os.setxattr(path, "user.x", *more)
 
 
+def publishable(tree: dict[bytes, Seen]) -> dict[bytes, Seen]:
+    """Without what only looks like the marker of a nested catalog."""
+
+    def looks_so(path: bytes) -> bool:
+        directory, _, name = path.rpartition(b"/")
+        return b".cvmfscatalog" in directory.split(b"/") or (
+            name == b".cvmfscatalog" and not stat.S_ISREG(tree[path].mode)
+        )
+
+    return {path: seen for path, seen in tree.items() if not looks_so(path)}
+
+
 @settings(max_examples=40, deadline=None)
 @given(steps=st.lists(st.lists(ACTIONS, max_size=12), min_size=1, max_size=4), compare=st.booleans())
 def test_whatever_happens_to_the_source_happens_to_the_repository(steps: list[list[Any]], compare: bool) -> None:
@@ -534,9 +546,9 @@ def test_whatever_happens_to_the_source_happens_to_the_repository(steps: list[li
                 with contextlib.suppress(OSError):
                     act(source, *action)
             published.take(source, compare_contents=compare)
-            assert published.see() == seen_on_disk(source)
+            assert published.see() == publishable(seen_on_disk(source))
             tops = {path.rpartition(b"/")[0] for path in published.see() if path.endswith(b"/.cvmfscatalog")}
             before = published.root_hash
             assert published.take(source).changed == 0
             assert published.root_hash == before
-            assert set(published.catalogs()) <= tops | {b""}
+            assert set(published.catalogs()) == tops | {b""}
