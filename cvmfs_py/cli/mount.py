@@ -28,14 +28,14 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
         "cvmfs-py mount sft.cern.ch /cvmfs/sft.cern.ch",
         more=("cvmfs-py mount sft.cern.ch@v1 ~/sft-v1", "cvmfs-py mount --all /cvmfs"),
     )
-    parser.add_argument("repository", metavar="REPO", nargs="?", help="FQRN, FQRN@TAG or URL; with --all none")
+    parser.add_argument("repository", metavar="REPO", nargs="?", help="FQRN, FQRN@TAG or URL")
     parser.add_argument("mountpoint", metavar="MOUNTPOINT", nargs="?", help="an existing directory, or /dev/fd/N")
-    parser.add_argument("--all", action="store_true", help="every repository: each appears when its name is asked for")
     parser.add_argument(
-        "--repositories",
-        metavar="NAMES",
-        default="",
-        help="with --all: names to list from the start, a,b",
+        "--all",
+        metavar="DIR",
+        nargs="?",
+        const="",
+        help="every repository below this directory: each appears when its name is asked for",
     )
     parser.add_argument("-f", "--foreground", action="store_true", help="stay, until it is unmounted")
     parser.add_argument("--allow-other", action="store_true", help="other users may use it, too (root: always)")
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     from cvmfs_py.cli.session import wanted
     from cvmfs_py.mount.session import MountPlan
 
-    if options.all:
+    if options.all is not None:
         return _run_all(options)
     if options.repository is None:
         raise UsageError("name the repository, or say --all")
@@ -75,12 +75,12 @@ def _run_all(options: argparse.Namespace) -> int:
     from cvmfs_py.mount.assemble import Wanted
     from cvmfs_py.mount.session import MountPlan
 
-    if options.mountpoint is not None or options.tag or options.date or options.root_hash:
-        raise UsageError("with --all there is one argument, the directory, and no snapshot can be pinned")
+    if options.repository is not None or options.tag or options.date or options.root_hash:
+        raise UsageError("with --all no repository is named, and no snapshot can be pinned")
     if options.engine == "pyfuse3":
         raise UsageError("the engine pyfuse3 serves one repository; --all needs the channel")
     request = common.request_for_all(options)
-    place = options.repository or _default_mountpoint("", None)
+    place = options.all or _default_mountpoint("", None)
     wanted = Wanted("", request.overrides, request.config_files)
     names = tuple(name for name in options.repositories.split(",") if name)
     plan = MountPlan(wanted, os.path.abspath(place), options.allow_other, names)
