@@ -39,6 +39,7 @@ from tests.vfs_world import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cache.address import ContentHash
     from catalog.opened import OpenObject
     from cvmfs_py.vfs.files import Node
     from cvmfs_py.vfs.snapshot import Snapshot
@@ -106,7 +107,7 @@ class Side:
 
     def run(self, operation: Callable[[RepositoryFiles, OpenObject], object]) -> Answer:
         """As a driver does: what is missing is fetched, and the operation runs again."""
-        asked = set()
+        asked: set[ContentHash] = set()
         while True:
             try:
                 return "answer", operation(self.files, self.objects)
