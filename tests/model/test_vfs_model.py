@@ -39,6 +39,7 @@ from tests.vfs_world import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cache.address import ContentHash
     from catalog.opened import OpenObject
     from cvmfs_py.vfs.files import Node
     from cvmfs_py.vfs.snapshot import Snapshot
@@ -46,12 +47,32 @@ if TYPE_CHECKING:
 TOPS = (b"/a", b"/n", b"/m m")
 MIDDLES = tuple(top + name for top in TOPS for name in (b"/x", b"/y\n", b"/z"))
 PATHS = (*TOPS, *MIDDLES, *(middle + name for middle in MIDDLES for name in (b"/p", b"/q")))
+BASE: dict[bytes, Item | None] = {
+    b"/a": NESTED,
+    b"/a/x": NESTED,
+    b"/a/x/p": FILE,
+    b"/a/x/q": HARD,
+    b"/a/y\n": DIRECTORY,
+    b"/a/y\n/p": FILE,
+    b"/a/z": FILE,
+    b"/n": DIRECTORY,
+    b"/n/x": HIDDEN_FILE,
+    b"/n/y\n": HARD,
+    b"/n/z": FILE,
+    b"/m m": NESTED,
+    b"/m m/x": FILE,
+    b"/m m/y\n": HARD,
+    b"/m m/z": DIRECTORY,
+    b"/m m/z/p": NESTED,
+    b"/m m/z/q": link(b"../x"),
+}
 NAMES = (*(path.rpartition(b"/")[2] for path in (*TOPS, *MIDDLES[:3])), b"p", b"q", b"none", b"l" * 256)
 
 ITEMS = st.sampled_from(
     (None, FILE, Item("file", 1), DIRECTORY, NESTED, NESTED, HARD, HIDDEN_FILE, link(b"a/$(WHERE)"), link(b"b"))
 )
-CHANGES = st.dictionaries(st.integers(0, len(PATHS) - 1), ITEMS, min_size=1, max_size=4)
+CHANGES = st.dictionaries(st.sampled_from(PATHS), ITEMS, min_size=1, max_size=3)
+MORE_CHANGES = st.dictionaries(st.sampled_from(PATHS), ITEMS, max_size=12)
 INDEXES = st.integers(0, 1 << 16)
 MISSING = st.tuples(*(st.sets(st.integers(0, 15)) for _ in range(2)))
 Missing: TypeAlias = "tuple[set[int], set[int]]"
@@ -59,12 +80,12 @@ Answer: TypeAlias = "tuple[str, Any]"
 Meaning: TypeAlias = "tuple[Home, bytes]"  # a number: a catalog and the first name of an entry
 
 
-def tree_of(choices: dict[int, Item | None]) -> dict[bytes, Item]:
+def tree_of(choices: dict[bytes, Item | None]) -> dict[bytes, Item]:
     """The paths whose directories exist."""
     items: dict[bytes, Item] = {}
-    for index, path in enumerate(PATHS):
+    for path in PATHS:
         above = path.rpartition(b"/")[0]
-        item = choices.get(index)
+        item = choices.get(path)
         if item is not None and (not above or (above in items and items[above].is_directory)):
             items[path] = item
     return items
@@ -86,7 +107,7 @@ class Side:
 
     def run(self, operation: Callable[[RepositoryFiles, OpenObject], object]) -> Answer:
         """As a driver does: what is missing is fetched, and the operation runs again."""
-        asked = set()
+        asked: set[ContentHash] = set()
         while True:
             try:
                 return "answer", operation(self.files, self.objects)
@@ -110,7 +131,7 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
         self.store = Objects(Path(self.folder.name) / "objects")
-        self.choices: dict[int, Item | None] = {}
+        self.choices: dict[bytes, Item | None] = {}
         self.revisions: list[Revision] = []
         self.current = 0
         self.superseded: list[int] = []
@@ -119,9 +140,9 @@ class Machine(RuleBasedStateMachine):
         self.meanings: dict[Inode, Meaning] = {}
         self.held: Counter[Inode] = Counter()
 
-    @initialize(choices=st.lists(ITEMS, min_size=len(PATHS), max_size=len(PATHS)), attached_limit=st.integers(2, 4))
-    def begin(self, choices: list[Item | None], attached_limit: int) -> None:
-        self.choices = dict(enumerate(choices))
+    @initialize(changes=MORE_CHANGES, attached_limit=st.integers(2, 4))
+    def begin(self, changes: dict[bytes, Item | None], attached_limit: int) -> None:
+        self.choices = BASE | changes
         self.revisions = [publish(self.store, tree_of(self.choices))]
         directory = self.store.directory
         self.plain = Side(directory, self.revisions[0], attached_limit=100, recent_limit=4096)
@@ -132,17 +153,11 @@ class Machine(RuleBasedStateMachine):
 
     @rule(at=INDEXES, name=st.sampled_from(NAMES), missing=MISSING)
     def look_up(self, at: int, name: bytes, missing: Missing) -> None:
-        ino = self.number(at)
-        answer = self.both(lambda files, open_object: files.lookup(ino, name, open_object), missing)
-        if len(name) > 255:
-            assert answer == ("error", errno.ENAMETOOLONG)
-        elif (place := self.directory(ino, answer)) is not None:
-            revision, path = place
-            node = answer[1]
-            assert (node is not None) == (path + b"/" + name in self.revisions[revision].items)
-            if node is not None:
-                self.check_node(revision, path + b"/" + name, node)
-                self.remember(node.ino, 1)
+        self.step(self.number(at), name, missing)
+
+    @rule(at=INDEXES, missing=MISSING)
+    def walk_anywhere(self, at: int, missing: Missing) -> None:
+        self.walk(at, missing)
 
     @rule(at=INDEXES, limit=st.integers(1, 7), remembered=st.sets(st.integers(0, 9)), missing=MISSING)
     def list_directory(self, at: int, limit: int, remembered: set[int], missing: Missing) -> None:
@@ -167,14 +182,8 @@ class Machine(RuleBasedStateMachine):
                 self.remember(listed[index].ino, 1)
 
     @rule(at=INDEXES, missing=MISSING)
-    def stat(self, at: int, missing: Missing) -> None:
-        ino = self.number(at)
-        answer = self.both(lambda files, open_object: files.node(ino, open_object), missing)
-        if (place := self.place(ino)) is None:
-            assert answer == ("error", errno.ESTALE)
-        else:
-            assert answer[1].ino == ino
-            self.check_entry(*place, answer[1])
+    def inspect(self, at: int, missing: Missing) -> None:
+        self.check(self.number(at), missing)
 
     @rule(at=INDEXES, missing=MISSING)
     def find_parent(self, at: int, missing: Missing) -> None:
@@ -188,33 +197,6 @@ class Machine(RuleBasedStateMachine):
             else:
                 assert answer[1] == ROOT
 
-    @rule(at=INDEXES, missing=MISSING)
-    def read_link(self, at: int, missing: Missing) -> None:
-        ino = self.number(at)
-        answer = self.both(lambda files, open_object: files.read_link(ino, open_object), missing)
-        if (place := self.place(ino)) is None:
-            assert answer == ("error", errno.ESTALE)
-            return
-        item = self.revisions[place[0]].items[place[1]]
-        expected = ("answer", item.target.replace(b"$(WHERE)", b"there"))
-        assert answer == (expected if item.kind == "link" else ("error", errno.EINVAL))
-
-    @rule(at=INDEXES, missing=MISSING)
-    def read(self, at: int, missing: Missing) -> None:
-        ino = self.number(at)
-        answer = self.both(lambda files, open_object: files.spans(ino, open_object), missing)
-        place = self.place(ino)
-        item = None if place is None else self.revisions[place[0]].items[place[1]]
-        if place is None or item is None:
-            assert answer == ("error", errno.ESTALE)
-        elif item.is_directory:
-            assert answer == ("error", errno.EISDIR)
-        elif item.kind == "link":
-            assert answer == ("error", errno.EINVAL)
-        else:
-            (span,) = answer[1]
-            assert span.length == len(self.revisions[place[0]].content(place[1]))
-
     @rule(at=INDEXES, count=st.integers(1, 3), whole=st.booleans())
     def forget(self, at: int, count: int, whole: bool) -> None:
         inos = sorted(ino for ino, held in self.held.items() if held)
@@ -224,21 +206,30 @@ class Machine(RuleBasedStateMachine):
         self.let_go(ino, self.held[ino] if whole else min(count, self.held[ino]))
 
     @rule()
+    def forget_old(self) -> None:
+        """What the current revision does not have, as after an invalidation."""
+        homes = set(self.revisions[self.current].homes.values())
+        for ino in sorted(+self.held):
+            if self.meanings[ino][0] not in homes:
+                self.let_go(ino, self.held[ino])
+
+    @rule()
     def forget_everything(self) -> None:
-        for ino in sorted(self.held):
+        for ino in sorted(+self.held):
             self.let_go(ino, self.held[ino])
         assert self.superseded == []
 
     # --- what happens beside it
 
-    @rule(changes=CHANGES)
-    def adopt(self, changes: dict[int, Item | None]) -> None:
+    @rule(changes=CHANGES, at=INDEXES, missing=MISSING)
+    def adopt(self, changes: dict[bytes, Item | None], at: int, missing: Missing) -> None:
         self.choices |= changes
         self.revisions.append(publish(self.store, tree_of(self.choices), len(self.revisions) + 1))
         self.catalogs = sorted({*self.catalogs, *self.revisions[-1].catalogs})
         for side in (self.plain, self.poor):
             side.add(self.revisions[-1])
         self.show(len(self.revisions) - 1)
+        self.walk(at, missing)
 
     @rule(index=INDEXES)
     def adopt_again(self, index: int) -> None:
@@ -269,6 +260,59 @@ class Machine(RuleBasedStateMachine):
 
     # --- how
 
+    def walk(self, at: int, missing: Missing) -> None:
+        """To something that the current revision has."""
+        paths = sorted(self.revisions[self.current].items)
+        ino = ROOT
+        for name in paths[at % len(paths)].split(b"/")[1:]:
+            ino = self.step(ino, name, missing) or ROOT
+            assert ino != ROOT
+
+    def step(self, ino: Inode, name: bytes, missing: Missing) -> Inode | None:
+        """Looks a name up, and what is found once more."""
+        answer = self.both(lambda files, open_object: files.lookup(ino, name, open_object), missing)
+        if len(name) > 255:
+            assert answer == ("error", errno.ENAMETOOLONG)
+            return None
+        place = self.directory(ino, answer)
+        if place is None:
+            return None
+        revision, path = place
+        path += b"/" + name
+        node: Node | None = answer[1]
+        assert (node is not None) == (path in self.revisions[revision].items)
+        if node is None:
+            return None
+        self.check_node(revision, path, node)
+        self.remember(node.ino, 1)
+        self.check(node.ino, missing)
+        return node.ino
+
+    def check(self, ino: Inode, missing: Missing) -> None:
+        """What is told of a number alone."""
+        node = self.both(lambda files, open_object: files.node(ino, open_object), missing)
+        target = self.both(lambda files, open_object: files.read_link(ino, open_object), missing)
+        spans = self.both(lambda files, open_object: files.spans(ino, open_object), missing)
+        path_of = self.both(lambda files, open_object: files.located(ino, open_object).path, missing)
+        place = self.place(ino)
+        if place is None:
+            assert node == target == spans == path_of == ("error", errno.ESTALE)
+            return
+        revision, path = place
+        item = self.revisions[revision].items[path]
+        assert path_of == ("answer", path)
+        assert node[1].ino == ino
+        self.check_entry(revision, path, node[1])
+        if item.kind == "link":
+            assert target == ("answer", item.target.replace(b"$(WHERE)", b"there"))
+        else:
+            assert target == ("error", errno.EINVAL)
+        if item.is_directory or item.kind == "link":
+            assert spans == ("error", errno.EISDIR if item.is_directory else errno.EINVAL)
+        else:
+            (span,) = spans[1]
+            assert span.length == len(self.revisions[revision].content(path))
+
     def both(self, operation: Callable[[RepositoryFiles, OpenObject], object], missing: Missing) -> Answer:
         """Twice where objects are missing, once where none is."""
         answer = self.plain.run(operation)
@@ -279,9 +323,10 @@ class Machine(RuleBasedStateMachine):
         return answer
 
     def number(self, at: int) -> Inode:
-        """The root, something that was shown at any time, or a number that never was."""
+        """The root and what is held, mostly; else something that was shown at any time, or a number that never was."""
         known = [ROOT, *sorted(self.meanings), Inode(self.plain.files.inodes.highest + 1)]
-        return known[at % len(known)]
+        held = [ROOT, *sorted(+self.held)]
+        return held[at // 4 % len(held)] if at % 4 else known[at // 4 % len(known)]
 
     def place(self, ino: Inode) -> tuple[int, bytes] | None:
         """The revision and path of a number that is known."""
@@ -362,4 +407,4 @@ class Machine(RuleBasedStateMachine):
 
 
 TestMachine = Machine.TestCase
-TestMachine.settings = settings(deadline=None, max_examples=60, stateful_step_count=40)
+TestMachine.settings = settings(deadline=None, max_examples=100, stateful_step_count=40)

@@ -290,6 +290,20 @@ class TestRevisions:
         files.adopt(second)
         assert first.tree.attached_count == 0
 
+    def test_that_come_back_take_back_what_they_have(self, world: World) -> None:
+        files = world.show(FIRST)
+        first = files.snapshot
+        held = world.hold(b"/stays", b"/stays/dir")
+        world.adopt(SECOND)
+        second = files.snapshot
+        assert world.at(b"/stays/dir") == held[b"/stays/dir"]
+        for _ in range(2):
+            assert files.lookup(held[b"/stays"].ino, b"dir", world.objects) == held[b"/stays/dir"]
+            files.adopt(first)
+        files.release_superseded()
+        assert second.tree.attached_count == 0
+        assert files.node(held[b"/stays/dir"].ino, world.objects) == held[b"/stays/dir"]
+
 
 class TestForgetting:
     def test_everything_closes_old_trees_and_not_earlier(self, world: World) -> None:
