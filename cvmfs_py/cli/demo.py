@@ -1,4 +1,4 @@
-"""`cvmfs-py demo`: makes a small repository, publishes two releases, serves it and looks inside. Leaves nothing behind.
+"""`cvmfs-py demo`: makes a small repository, publishes two releases, serves, mounts and uses it. Leaves nothing behind.
 
 Runs the commands that a user would type, as processes of their own, and explains each in one line.
 """
@@ -33,8 +33,8 @@ _GREETING = 'import json\nprint(json.dumps({{"greetings from": "release {release
 def build_parser(prog: str) -> argparse.ArgumentParser:
     parser = common.new_parser(
         prog,
-        "Show the whole way in a few seconds: a repository is made, two releases are published, served on this machine"
-        " and looked at. Needs no network and no privileges; everything is removed at the end.",
+        "Show the whole way in a few seconds: a repository is made, two releases are published, served on this machine,"
+        " mounted and used. Needs no network and no privileges; everything is removed at the end.",
         "cvmfs-py demo",
     )
     parser.add_argument("--keep", action="store_true", help="keep the files, and tell where they are")
@@ -44,10 +44,12 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> int:
     top = Path(tempfile.mkdtemp(prefix="cvmfs-py-demo-"))
     started = time.monotonic()
+    demo = _Demo(top)
     try:
-        _Demo(top).run()
+        demo.run()
         print(f"\nThat was the whole way, in {time.monotonic() - started:.1f} seconds.")
     finally:
+        demo.end()
         if options.keep:
             print(f"Everything is in {top}.")
         else:
@@ -62,6 +64,7 @@ class _Demo:
         self._top = top
         self._storage = top / FQRN
         self._tree = top / "tree"
+        self._mountpoints: list[Path] = []
         self._environment = {**os.environ, "CVMFS_PY_CACHE_DIR": str(top / "cache"), "COLUMNS": "100"}
 
     def run(self) -> None:
@@ -83,20 +86,73 @@ class _Demo:
             self._command("info", url, *key)
             self._say("List its snapshots; each can be used for as long as the objects exist.")
             self._command("tags", url, *key)
-            self._say("List a directory of the newest revision.")
+            self._say("List a directory of the newest revision, without mounting anything.")
             self._command("ls", "-l", f"{url}:/releases", *key)
-            self._say("The snapshot v1 is still what it was.")
-            self._command("ls", "-l", f"{url}@v1:/releases", *key)
+            self._use(url, key)
             self._say("See what changed between the two.")
             self._command("repo", "diff", str(self._storage), "v1", "v2", limit_lines=8)
             self._say("Copy the first release out of the snapshot v1, and run the program that is in it.")
             copy = self._top / "copy"
             self._command("cp", "-r", f"{url}@v1:/releases/1.0", str(copy), *key)
-            self._shown([sys.executable, str(copy / "greet.py")], ["python3", "copy/greet.py"])
+            self._shown([sys.executable, str(copy / "greet.py")], "python3")
             self._say("Check everything that is served.")
             self._command("verify", "--data", url, *key)
         self._say("The server is gone: what is in the cache can still be read.")
         self._command("cat", f"{url}:/releases/latest/greet.py", *key)
+
+    def _use(self, url: str, key: list[str]) -> None:
+        """Mounts, or where that is not possible runs in namespaces; where neither is, says why."""
+        way = self._find_way(url, key)
+        if way == "mount":
+            self._use_mounts(url, key)
+        elif way == "exec":
+            self._say("Run a program that sees two snapshots of it side by side below /cvmfs.")
+            for release in ("v1", "v2"):
+                program = f"/cvmfs/{FQRN}@{release}/releases/latest/greet.py"
+                self._command("exec", f"{url}@v1", f"{url}@v2", *key, "--", sys.executable, program)
+
+    def _find_way(self, url: str, key: list[str]) -> str:
+        self._say("Mount it: from now on it is a directory like any other.")
+        mountpoint = self._mountpoint("now")
+        tried = self._run(_own(["mount", url, str(mountpoint), *key]))
+        if tried.returncode == 0:
+            self._print_command(["cvmfs-py", "mount", url, str(mountpoint), *key])
+            self._print_lines(tried.stdout)
+            return "mount"
+        self._print_lines(tried.stdout)
+        tried = self._run(_own(["exec", url, *key, "--", "true"]))
+        if tried.returncode == 0:
+            return "exec"
+        self._print_lines(tried.stdout)
+        self._say("Nothing can be mounted on this machine, as said above; cvmfs-py doctor tells more.")
+        return ""
+
+    def _use_mounts(self, url: str, key: list[str]) -> None:
+        now = self._mountpoint("now")
+        self._shown(["ls", "-l", str(now / "releases")])
+        self._say("Run a program from it.")
+        self._shown([sys.executable, str(now / "releases/latest/greet.py")], "python3")
+        self._say("Mount both releases side by side: a snapshot stays what it is.")
+        for release in ("v1", "v2"):
+            self._command("mount", f"{url}@{release}", str(self._mountpoint(release)), *key)
+        for release in ("v1", "v2"):
+            self._shown([sys.executable, str(self._mountpoint(release) / "releases/latest/greet.py")], "python3")
+        self._say("See what is mounted, and unmount it.")
+        self._command("list")
+        self._command("umount", *(str(self._mountpoint(name)) for name in ("v1", "v2", "now")))
+
+    def _mountpoint(self, name: str) -> Path:
+        place = self._top / "mnt" / name
+        if place not in self._mountpoints:
+            place.mkdir(parents=True)
+            self._mountpoints.append(place)
+        return place
+
+    def end(self) -> None:
+        """Unmounts what an interrupted demonstration has left."""
+        for place in self._mountpoints:
+            if os.path.ismount(place):
+                self._run(_own(["umount", str(place)]))
 
     def _write_release(self, release: str, names: tuple[str, ...]) -> None:
         """A directory with a nested catalog of its own."""
@@ -138,21 +194,31 @@ class _Demo:
         print(f"\n# {text}", flush=True)
 
     def _command(self, *arguments: str, limit_lines: int | None = None) -> None:
-        self._shown(_own(list(arguments)), ["cvmfs-py", *arguments], limit_lines)
+        self._print_command(["cvmfs-py", *arguments])
+        self._finish(self._run(_own(list(arguments))), limit_lines)
 
-    def _shown(self, command: list[str], words: list[str], limit_lines: int | None = None) -> None:
-        self._print_command(words)
-        done = subprocess.run(
+    def _shown(self, command: list[str], program: str | None = None) -> None:
+        """Any program; shown under a shorter name."""
+        self._print_command([program or command[0], *command[1:]])
+        self._finish(self._run(command))
+
+    def _run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             command, env=self._environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
         )
-        lines = done.stdout.splitlines()
+
+    def _finish(self, done: subprocess.CompletedProcess[str], limit_lines: int | None = None) -> None:
+        self._print_lines(done.stdout, limit_lines)
+        if done.returncode:
+            raise CvmfsError(f"the demonstration failed at the last command (exit code {done.returncode})")
+
+    def _print_lines(self, text: str, limit_lines: int | None = None) -> None:
+        lines = text.splitlines()
         for line in lines[:limit_lines]:
             print(f"  {self._short(line)}")
         if limit_lines is not None and len(lines) > limit_lines:
             print(f"  ... and {len(lines) - limit_lines} more")
         sys.stdout.flush()
-        if done.returncode:
-            raise CvmfsError(f"the demonstration failed at `{shlex.join(words)}` (exit code {done.returncode})")
 
     def _print_command(self, words: list[str]) -> None:
         line = " ".join(word if word == "&" else shlex.quote(word) for word in words)
