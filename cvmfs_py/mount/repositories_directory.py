@@ -7,6 +7,7 @@ runs the operation attaches and asks again. Concurrency: one thread at a time.
 from __future__ import annotations
 
 import errno
+from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 from cvmfs_py.errors import FsError
@@ -42,7 +43,9 @@ class RepositoriesDirectory:
         self._namespace = namespace
         self._is_absent = is_absent
         self._top_of = top_of
-        self._listed = sorted(set(listed))
+        self._listed = frozenset(listed)
+        self._rows: list[bytes] = []
+        self._row_numbers: dict[bytes, int] = {}
 
     def remember(self, ino: int, count: int = 1) -> None:
         self._namespace.inodes.remember(ino, count)
@@ -66,15 +69,26 @@ class RepositoriesDirectory:
         return Node(files.root, self._top_of(files))
 
     def page(self, ino: Inode, after_rowid: int, limit: int, open_object: OpenObject) -> NodePage:
-        """Rows are counted through all names in order; who comes in between is seen by the next listing."""
+        """In the order of names. Who comes or goes meanwhile makes nobody else appear twice or not at all."""
         self._require_root(ino)
+        if limit < 1:
+            raise FsError(errno.EINVAL, "a part of a listing has at least one entry")
         names = sorted({*self._listed, *self._namespace.names})
-        nodes = [
-            Node(_NO_INODE, self._namespace.entry(position, name))
-            for position, name in enumerate(names[after_rowid : after_rowid + limit], after_rowid + 1)
-        ]
-        is_last = after_rowid + limit >= len(names)
-        return NodePage(nodes, None if is_last else after_rowid + limit)
+        start = 0
+        if after_rowid > 0:
+            is_known = after_rowid <= len(self._rows)
+            start = bisect_right(names, self._rows[after_rowid - 1]) if is_known else len(names)
+        rows = [(self._row_of(name), name) for name in names[start : start + limit]]
+        nodes = [Node(_NO_INODE, self._namespace.entry(row, name)) for row, name in rows]
+        return NodePage(nodes, rows[-1][0] if start + limit < len(names) else None)
+
+    def _row_of(self, name: bytes) -> int:
+        """The number of a name, for as long as the mount lives: where a listing goes on."""
+        row = self._row_numbers.get(name)
+        if row is None:
+            self._rows.append(name)
+            row = self._row_numbers[name] = len(self._rows)
+        return row
 
     def parent(self, ino: Inode, open_object: OpenObject) -> Inode:
         self._require_root(ino)

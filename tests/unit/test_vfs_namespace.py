@@ -10,8 +10,9 @@ import pytest
 
 from cache.ref import NotLocal
 from cvmfs_py.errors import FsError
+from cvmfs_py.mount.repositories_directory import RepositoriesDirectory
 from cvmfs_py.vfs.inodes import ROOT
-from cvmfs_py.vfs.namespace import Namespace
+from cvmfs_py.vfs.namespace import Namespace, NotAttached
 from tests.catalog_fixtures import Objects
 from tests.vfs_world import DIRECTORY, FILE, NESTED, Item, list_all, look_up, open_snapshot, publish
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from cvmfs_py.vfs.files import RepositoryFiles
+    from cvmfs_py.vfs.files import NodePage, RepositoryFiles
     from cvmfs_py.vfs.snapshot import Snapshot
 
 ITEMS = {b"/file": FILE, b"/nested": NESTED, b"/nested/dir": DIRECTORY, b"/nested/dir/file": FILE}
@@ -29,9 +30,15 @@ NAMES = (b"sft.example.org", b"atlas.example.org", b"lhcb.example.org", b"Upper"
 class World:
     """A namespace and snapshots to attach."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, lists: bool = False) -> None:
         self.objects = Objects(directory / "objects")
         self.namespace = Namespace(mtime_s=1_700_000_000)
+        self.directory = RepositoriesDirectory(
+            self.namespace,
+            [b"listed.example.org"] if lists else [],
+            lambda name: b"." not in name,
+            lambda files: files.node(files.root, self.objects).entry,
+        )
 
     def snapshot(self, number: int = 1) -> Snapshot:
         return open_snapshot(publish(self.objects, ITEMS, number), self.objects)
@@ -39,11 +46,14 @@ class World:
     def attach(self, *names: bytes) -> list[RepositoryFiles]:
         return [self.namespace.attach(name, self.snapshot()) for name in names]
 
+    def page(self, after: int, limit: int) -> NodePage:
+        return self.directory.page(ROOT, after, limit, self.objects)
+
     def names(self, limit: int = 100) -> list[bytes]:
         names: list[bytes] = []
         after: int | None = 0
         while after is not None:
-            page = self.namespace.page(after, limit)
+            page = self.page(after, limit)
             assert page.nodes or page.next_rowid is None
             names += [node.entry.name for node in page.nodes]
             after = page.next_rowid
@@ -83,28 +93,46 @@ class TestTheDirectoryOfRepositories:
         assert world.names(limit) == sorted(NAMES)
         assert len(world.namespace) == len(NAMES)
 
-    def test_lists_the_inodes_of_the_repositories(self, world: World) -> None:
-        attached = world.attach(*NAMES)
-        nodes = world.namespace.page(0, 100).nodes
-        assert {node.entry.name: node.ino for node in nodes} == dict(
-            zip(NAMES, (files.root for files in attached), strict=True)
-        )
+    def test_lists_names_that_have_to_be_looked_up(self, world: World) -> None:
+        """Only the repository itself can tell more, and it may be out of reach."""
+        world.attach(*NAMES)
+        nodes = world.page(0, 100).nodes
+        assert {node.ino for node in nodes} == {0}
         assert all(stat.S_ISDIR(node.entry.mode) for node in nodes)
+
+    def test_lists_names_that_nobody_has_asked_for(self, tmp_path: Path) -> None:
+        world = World(tmp_path, lists=True)
+        assert world.names() == [b"listed.example.org"]
+        world.attach(b"a.example.org", b"listed.example.org")
+        assert world.names() == [b"a.example.org", b"listed.example.org"]
+        world.namespace.close()
+        assert world.names() == [b"listed.example.org"]
+
+    def test_looks_up_what_is_attached_and_asks_for_what_may_be(self, world: World) -> None:
+        (files,) = world.attach(b"a.example.org")
+        found = world.directory.lookup(ROOT, b"a.example.org", world.objects)
+        assert found is not None
+        assert (found.ino, found.entry) == files.node(files.root, world.objects)
+        assert world.directory.lookup(ROOT, b"README", world.objects) is None
+        with pytest.raises(NotAttached) as caught:
+            world.directory.lookup(ROOT, b"b.example.org", world.objects)
+        assert caught.value.name == b"b.example.org"
+        assert error(world.directory.lookup, files.root, b"file", world.objects) == "ESTALE"
 
     def test_gives_every_name_that_stays_once_while_others_come_and_go(self, world: World) -> None:
         world.attach(b"b", b"d", b"f")
-        page = world.namespace.page(0, 2)
+        page = world.page(0, 2)
         assert [node.entry.name for node in page.nodes] == [b"b", b"d"]
         assert page.next_rowid is not None
         world.attach(b"a", b"e")
         world.namespace.detach(b"d")
-        assert [node.entry.name for node in world.namespace.page(page.next_rowid, 2).nodes] == [b"e", b"f"]
+        assert [node.entry.name for node in world.page(page.next_rowid, 2).nodes] == [b"e", b"f"]
 
     def test_ends_where_a_program_seeks_to_what_never_was(self, world: World) -> None:
         world.attach(*NAMES)
-        assert world.namespace.page(1 << 40, 10) == ([], None)
-        assert len(world.namespace.page(-1, 10).nodes) == len(NAMES)
-        assert error(world.namespace.page, 0, 0) == "EINVAL"
+        assert world.page(1 << 40, 10) == ([], None)
+        assert len(world.page(-1, 10).nodes) == len(NAMES)
+        assert error(world.page, 0, 0) == "EINVAL"
 
     def test_finds_by_name(self, world: World) -> None:
         attached = world.attach(*NAMES)
@@ -163,7 +191,7 @@ class TestRepositories:
         assert world.namespace.owner(old[first]) is first
         first.forget(old[first], 1)
         assert world.namespace.owner(old[first]) is None
-        assert first.root == world.namespace.page(0, 1).nodes[0].ino
+        assert world.namespace.owner(first.root) is first
 
     def test_that_are_detached_are_unknown(self, world: World) -> None:
         first, second = world.attach(b"a", b"b")
