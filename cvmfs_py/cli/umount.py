@@ -49,11 +49,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _choose(names: list[str], mounts: tuple[ListedMount, ...]) -> list[ListedMount]:
-    from cvmfs_py.mount.mountinfo import real_path
+    from cvmfs_py.fuse.mountinfo import real_path
 
     chosen: dict[bytes, ListedMount] = {}
     for name in names:
-        place = real_path(os.fsencode(name))
+        place = os.fsencode(real_path(name))
         found = [each for each in mounts if place == each.record.mountpoint or each.record.fqrn == name]
         if not found:
             raise MountError(f"{name} is not mounted by cvmfs-py; see cvmfs-py list")

@@ -1,5 +1,7 @@
 """What is mounted, and where: /proc/self/mountinfo, and the mount that a path leads to. Mounts and unmounts nothing.
 
+The list is read without asking any file system, so one that does not answer holds up nobody.
+
 A path is never asked for its attributes to find its mount, because a file system without a living daemon would answer
 with an error, and one with a stopped daemon not at all.
 
@@ -62,6 +64,44 @@ def mount_at(path: str) -> Mount | None:
     finally:
         os.close(fd)
     return next((mount for mount in load_mounts() if mount.mount_id == mount_id and mount.mountpoint == place), None)
+
+
+def find_mount(mounts: tuple[Mount, ...], mountpoint: str) -> Mount | None:
+    """The mount whose root one sees at a path; None: nothing is mounted there, or it is covered by another one."""
+    entry = find_file_system(mounts, mountpoint)
+    return entry if entry is not None and entry.mountpoint == mountpoint else None
+
+
+def find_file_system(mounts: tuple[Mount, ...], path: str) -> Mount | None:
+    """The mount that a path, which must be absolute and without links, is on. The way the kernel walks there."""
+    known = {entry.mount_id for entry in mounts}
+    children = {(entry.parent_id, entry.mountpoint): entry for entry in mounts if entry.parent_id != entry.mount_id}
+    roots = [entry for entry in mounts if entry.mountpoint == "/" and (entry.parent_id not in known or _is_top(entry))]
+    current = roots[0] if roots else None
+    parts = [part for part in path.split("/") if part]
+    for length in range(len(parts) + 1):
+        place = "/" + "/".join(parts[:length])
+        while True:
+            # In a changed root directory the first mount is not in the list: any parent will do for those below.
+            found = _any_at(mounts, place) if current is None else children.get((current.mount_id, place))
+            if found is None:
+                break
+            current = found
+    return current
+
+
+def _is_top(entry: Mount) -> bool:
+    return entry.parent_id == entry.mount_id
+
+
+def _any_at(mounts: tuple[Mount, ...], place: str) -> Mount | None:
+    return next((entry for entry in mounts if entry.mountpoint == place), None)
+
+
+def real_path(path: str) -> str:
+    """A mount point as the kernel lists it. Only its parents are looked at: it may be a mount that does not answer."""
+    parent, name = os.path.split(os.path.abspath(path))
+    return os.path.join(os.path.realpath(parent), name) if name else parent
 
 
 def _mount_id(fd: int) -> int | None:

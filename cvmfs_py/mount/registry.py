@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from cvmfs_py.errors import MountError
-from cvmfs_py.mount.mountinfo import MountEntry, find_mount, read_mounts, real_path
+from cvmfs_py.fuse.mountinfo import Mount, find_mount, load_mounts, real_path
 from cvmfs_py.mount.process_id import ProcessId
 from cvmfs_py.mount.runtime_directory import SUFFIX, open_directory, read_record, record_directories
 
@@ -141,10 +141,9 @@ class Registration:
 
 def register(record: MountRecord, directory: bytes) -> Registration:
     """Writes down a mount that is there; the device is looked up. MountError when the directory cannot be used."""
-    mount = find_mount(read_mounts(), real_path(record.mountpoint))
-    is_ours = mount is not None and mount.file_system.partition(b".")[0] == b"fuse"
-    if mount is not None and is_ours:
-        record = replace(record, mountpoint=mount.mountpoint, device=mount.device)
+    mount = find_mount(load_mounts(), real_path(os.fsdecode(record.mountpoint)))
+    if mount is not None and mount.is_fuse:
+        record = replace(record, mountpoint=os.fsencode(mount.mountpoint), device=mount.device)
     try:
         return Registration(directory, f"{record.fqrn}-{secrets.token_hex(8)}{SUFFIX}", record)
     except OSError as error:
@@ -158,7 +157,7 @@ def list_mounts(environment: Mapping[str, str], user_id: int) -> MountList:
 
 def list_recorded(directories: Sequence[bytes], user_id: int) -> MountList:
     """The mounts that are recorded in these directories; stale records are removed where this user may."""
-    mounts = read_mounts()
+    mounts = load_mounts()
     listed: list[ListedMount] = []
     warnings: list[str] = []
     for directory in directories:
@@ -166,6 +165,8 @@ def list_recorded(directories: Sequence[bytes], user_id: int) -> MountList:
             directory_fd = open_directory(directory)
         except FileNotFoundError:
             continue
+        except PermissionError:
+            continue  # somebody else's: root of a user namespace sees the names of all, and may read few
         except OSError as error:
             warnings.append(f"{os.fsdecode(directory)} is passed over: {error.strerror}")
             continue
@@ -183,7 +184,7 @@ def _list_one(
     directory: bytes,
     directory_fd: int,
     name: str,
-    mounts: tuple[MountEntry, ...],
+    mounts: tuple[Mount, ...],
     user_id: int,
     listed: list[ListedMount],
     warnings: list[str],
@@ -206,9 +207,9 @@ def _list_one(
             os.unlink(name, dir_fd=directory_fd)
 
 
-def _judge(record: MountRecord, *, is_alive: bool, mounts: tuple[MountEntry, ...]) -> MountState | None:
+def _judge(record: MountRecord, *, is_alive: bool, mounts: tuple[Mount, ...]) -> MountState | None:
     """None: there is nothing any more."""
-    entry = find_mount(mounts, record.mountpoint)
+    entry = find_mount(mounts, os.fsdecode(record.mountpoint))
     is_seen = entry is not None and record.device is not None and entry.device == record.device
     if is_alive:
         return MountState.MOUNTED if is_seen or record.device is None else MountState.ELSEWHERE

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from cache.errors import CacheError
 from cvmfs_py.config.cache_place import can_be_used
+from cvmfs_py.fuse.mountinfo import find_file_system, load_mounts
 from cvmfs_py.mount import wiring
 from cvmfs_py.mount.diagnosis import Check, Outcome
-from cvmfs_py.mount.mountinfo import find_file_system, read_mounts
 
 if TYPE_CHECKING:
     from cvmfs_py.config.settings import Settings
@@ -106,10 +106,10 @@ def _existing(directory: Path) -> Path:
 
 def _file_system_of(place: Path) -> str:
     try:
-        entry = find_file_system(read_mounts(), os.fsencode(os.path.realpath(place)))
+        entry = find_file_system(load_mounts(), os.path.realpath(place))
     except OSError:
         entry = None
-    return "an unknown file system" if entry is None else entry.file_system.decode("ascii", "replace")
+    return "an unknown file system" if entry is None else entry.kind
 
 
 def _mib(size_bytes: int) -> str:

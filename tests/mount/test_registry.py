@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from cvmfs_py.errors import MountError
-from cvmfs_py.mount.mountinfo import find_mount, read_mounts
+from cvmfs_py.fuse.mountinfo import find_mount, load_mounts
 from cvmfs_py.mount.process_id import ProcessId, read_start_ticks
 from cvmfs_py.mount.registry import MountList, MountRecord, MountState, list_recorded, register
 from cvmfs_py.mount.runtime_directory import LIMIT_BYTES, record_directories, runtime_directory
@@ -302,7 +302,7 @@ def test_numbers_of_processes_are_used_again() -> None:
 
 
 def test_the_root_directory_is_mounted() -> None:
-    found = find_mount(read_mounts(), b"/proc")
+    found = find_mount(load_mounts(), "/proc")
     assert found is not None
-    assert found.file_system == b"proc"
-    assert find_mount(read_mounts(), b"/proc/self") is None
+    assert found.kind == "proc"
+    assert find_mount(load_mounts(), "/proc/self") is None
