@@ -11,6 +11,7 @@ Synchronous; never touches a mounted file system, which may not answer. Any numb
 from __future__ import annotations
 
 import enum
+import errno
 import fcntl
 import json
 import os
@@ -165,9 +166,9 @@ def list_recorded(directories: Sequence[bytes], user_id: int) -> MountList:
             directory_fd = open_directory(directory)
         except FileNotFoundError:
             continue
-        except PermissionError:
-            continue  # somebody else's: root of a user namespace sees the names of all, and may read few
         except OSError as error:
+            if error.errno == errno.EACCES:
+                continue  # somebody else's: root of a user namespace sees the names of all, and may read few
             warnings.append(f"{os.fsdecode(directory)} is passed over: {error.strerror}")
             continue
         try:
