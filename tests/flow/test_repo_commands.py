@@ -183,7 +183,7 @@ def test_everybody_can_read_what_is_published(shell: Shell, tree: Path) -> None:
 def test_publish_says_what_it_did(made: Shell, tree: Path) -> None:
     first, second = made("publish", made.storage, "--from", tree, "--tag", "v1", "-m", "the first").splitlines()
     assert first.startswith(f"published revision 2 of {FQRN} (v1), root ")
-    assert second.startswith("8 entries read, 8 changed, 0 removed; 5 files with 17 B made 4 new objects of ")
+    assert second.startswith("8 entries read, 8 changed, 0 removed; 4 files with 17 B made 4 new objects of ")
     first, second = made("publish", made.storage, "--from", tree).splitlines()
     assert first == (
         f"nothing changed: revision 2 of {FQRN} stays, no new one was published (--force publishes all the same)"
@@ -208,10 +208,10 @@ def test_publish_as_json(made: Shell, tree: Path) -> None:
         "published": True,
         "revision": 2,
         "entries": 8,
-        "files": 5,
+        "files": 4,
         "changed": 8,
         "removed": 0,
-        "packed_files": 5,
+        "packed_files": 4,
         "packed_bytes": 17,
         "compared_files": 0,
         "compared_bytes": 0,
@@ -347,6 +347,9 @@ def test_tag(made: Shell, tree: Path) -> None:
     assert (tags["old"]["revision"], tags["old"]["description"]) == (2, "as it was")
     assert not {"v1", "new"} & tags.keys()
     assert made("tag", "list", made.storage) == made.reads("tags", FQRN)
+    added = made.json("tag", "add", made.storage, "again", "--of", "old")
+    assert (added["fqrn"], added["added"]["name"], added["added"]["revision"]) == (FQRN, "again", 2)
+    assert made.json("tag", "remove", made.storage, "again", "old") == {"fqrn": FQRN, "removed": ["again", "old"]}
 
 
 @pytest.mark.parametrize(
@@ -396,7 +399,10 @@ def test_resign(made: Shell) -> None:
 
 def test_metainfo(made: Shell, tmp_path: Path) -> None:
     (tmp_path / "description.json").write_text('{"email": "me@example.org"}')
-    assert made("metainfo", made.storage, tmp_path / "description.json").startswith(f"the description of {FQRN} is ")
+    said = made("metainfo", made.storage, tmp_path / "description.json")
+    assert said.startswith(f"the description of {FQRN} is ")
+    told = made.json("metainfo", made.storage, tmp_path / "description.json")
+    assert told == {"fqrn": FQRN, "metainfo": said.split()[-1]}
     (tmp_path / "description.json").write_text("email: me")
     assert "is no JSON text" in made.fails("metainfo", made.storage, tmp_path / "description.json")
     assert "No such file" in made.fails("metainfo", made.storage, tmp_path / "nothing")
