@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cvmfs_py.cli import options as common
+from cvmfs_py.cli.output import write_json
 from cvmfs_py.errors import PublishError
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("storage", metavar="DIR", help="the repository's directory")
     parser.add_argument("file", metavar="FILE", help="the description; - is standard input")
+    parser.add_argument("--json", action="store_true", help="the result as JSON")
     return parser
 
 
@@ -36,7 +38,11 @@ def run(options: argparse.Namespace) -> int:
         content_hash = publication.set_metainfo(content)
         for warning in publication.warnings:
             print(f"cvmfs-py: {warning}", file=sys.stderr)
-        print(f"the description of {publication.manifest.fqrn} is {content_hash}")
+        fqrn = publication.manifest.fqrn
+    if options.json:
+        write_json({"fqrn": fqrn, "metainfo": str(content_hash)})
+    else:
+        print(f"the description of {fqrn} is {content_hash}")
     return 0
 
 

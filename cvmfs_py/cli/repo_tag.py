@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from cvmfs_py.cli import options as common
-from cvmfs_py.cli.output import counted
+from cvmfs_py.cli.output import counted, write_json
 from cvmfs_py.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("names", metavar="NAME", nargs="*", help="tags; with remove several")
     parser.add_argument("-m", "--message", metavar="TEXT", default="", help="with add: what it is")
     parser.add_argument("--of", metavar="TAG", default="trunk", help="with add: name the revision of this tag")
-    parser.add_argument("--json", action="store_true", help="with list: as a JSON array")
+    parser.add_argument("--json", action="store_true", help="the result as JSON; with list an array")
     return parser
 
 
@@ -45,17 +45,25 @@ def run(options: argparse.Namespace) -> int:
         return 0
     if not names or (options.action == "add" and len(names) > 1):
         raise UsageError(f"{options.action} {'one name at a time' if names else 'which tag? Give its name'}")
+    from cvmfs_py.cli.tags import tag_record
     from cvmfs_py.publish.publication import Publication
 
     with Publication(options.storage) as publication:
+        fqrn = publication.manifest.fqrn
         if options.action == "add":
             tag = publication.add_tag(names[0], options.message, like=options.of)
-            print(f"{tag.name} is revision {tag.revision} of {publication.manifest.fqrn}, root {tag.root_hash}")
+            record: dict[str, object] = {"fqrn": fqrn, "added": tag_record(tag)}
+            said = f"{tag.name} is revision {tag.revision} of {fqrn}, root {tag.root_hash}"
         else:
             publication.remove_tags(names)
-            print(f"removed {counted(len(names), 'tag')} from {publication.manifest.fqrn}")
+            record = {"fqrn": fqrn, "removed": names}
+            said = f"removed {counted(len(names), 'tag')} from {fqrn}"
         for warning in publication.warnings:
             print(f"cvmfs-py: {warning}", file=sys.stderr)
+    if options.json:
+        write_json(record)
+    else:
+        print(said)
     return 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cvmfs_py.cli import options as common
 from cvmfs_py.cli.output import date_text, table, write_json, write_line
@@ -37,24 +37,23 @@ async def list_tags(finder: RootFinder, options: argparse.Namespace) -> None:
     show_tags(await finder.tags(), as_json=options.json)
 
 
+def tag_record(tag: Tag) -> dict[str, Any]:
+    return {
+        "name": tag.name,
+        "revision": tag.revision,
+        "timestamp": tag.timestamp_s,
+        "date": date_text(tag.timestamp_s),
+        "root_hash": str(tag.root_hash),
+        "branch": tag.branch,
+        "description": tag.description,
+        "root_catalog_size": tag.size_bytes,
+    }
+
+
 def show_tags(unsorted: Iterable[Tag], *, as_json: bool) -> None:
     tags = sorted(unsorted, key=lambda tag: (-tag.revision, tag.name))
     if as_json:
-        write_json(
-            [
-                {
-                    "name": tag.name,
-                    "revision": tag.revision,
-                    "timestamp": tag.timestamp_s,
-                    "date": date_text(tag.timestamp_s),
-                    "root_hash": str(tag.root_hash),
-                    "branch": tag.branch,
-                    "description": tag.description,
-                    "root_catalog_size": tag.size_bytes,
-                }
-                for tag in tags
-            ]
-        )
+        write_json([tag_record(tag) for tag in tags])
         return
     rows = [["NAME", "REVISION", "DATE (UTC)", "ROOT HASH", "DESCRIPTION"]]
     for tag in tags:

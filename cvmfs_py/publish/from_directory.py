@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from cvmfs_py.publish.tally import Observer
     from cvmfs_py.publish.tree import WritableTree
 
+_PUT_FIRST = (MARKER, DIRTAB_PATH[1:])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DirectoryOptions:
@@ -199,6 +201,8 @@ class _Update:
             if not is_there:
                 self._remove(path, name)
                 continue
+            if old is None and name in _PUT_FIRST:
+                old = self._tree.lookup(path)  # so that it is not packed twice
             try:
                 status = os.stat(name, dir_fd=fd, follow_symlinks=False)
                 if (reason := unpublishable(path, stat.S_IFMT(status.st_mode))) is not None:

@@ -347,6 +347,9 @@ def test_tag(made: Shell, tree: Path) -> None:
     assert (tags["old"]["revision"], tags["old"]["description"]) == (2, "as it was")
     assert not {"v1", "new"} & tags.keys()
     assert made("tag", "list", made.storage) == made.reads("tags", FQRN)
+    added = made.json("tag", "add", made.storage, "again", "--of", "old")
+    assert (added["fqrn"], added["added"]["name"], added["added"]["revision"]) == (FQRN, "again", 2)
+    assert made.json("tag", "remove", made.storage, "again", "old") == {"fqrn": FQRN, "removed": ["again", "old"]}
 
 
 @pytest.mark.parametrize(
@@ -396,7 +399,10 @@ def test_resign(made: Shell) -> None:
 
 def test_metainfo(made: Shell, tmp_path: Path) -> None:
     (tmp_path / "description.json").write_text('{"email": "me@example.org"}')
-    assert made("metainfo", made.storage, tmp_path / "description.json").startswith(f"the description of {FQRN} is ")
+    said = made("metainfo", made.storage, tmp_path / "description.json")
+    assert said.startswith(f"the description of {FQRN} is ")
+    told = made.json("metainfo", made.storage, tmp_path / "description.json")
+    assert told == {"fqrn": FQRN, "metainfo": said.split()[-1]}
     (tmp_path / "description.json").write_text("email: me")
     assert "is no JSON text" in made.fails("metainfo", made.storage, tmp_path / "description.json")
     assert "No such file" in made.fails("metainfo", made.storage, tmp_path / "nothing")
