@@ -37,6 +37,13 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
         const="",
         help="every repository below this directory: each appears when its name is asked for",
     )
+    parser.add_argument(
+        "--repositories",
+        metavar="NAMES",
+        dest="listed",
+        default="",
+        help="with --all: names to list from the start, a,b",
+    )
     parser.add_argument("-f", "--foreground", action="store_true", help="stay, until it is unmounted")
     parser.add_argument("--allow-other", action="store_true", help="other users may use it, too (root: always)")
     add_engine_option(parser)
@@ -82,7 +89,7 @@ def _run_all(options: argparse.Namespace) -> int:
     request = common.request_for_all(options)
     place = options.all or _default_mountpoint("", None)
     wanted = Wanted("", request.overrides, request.config_files)
-    names = tuple(name for name in options.repositories.split(",") if name)
+    names = tuple(name for name in options.listed.split(",") if name)
     plan = MountPlan(wanted, os.path.abspath(place), options.allow_other, names)
     return start(plan, foreground=options.foreground, debug=options.debug)
 

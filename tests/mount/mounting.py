@@ -55,17 +55,20 @@ class Mounted:
 
     def __enter__(self) -> Path:
         self.mountpoint.mkdir(exist_ok=True)
-        words = ("mount", "-f", *self._options, self.client.fqrn, str(self.mountpoint))
-        self._running = self.client.start(*words)
+        self._running = self.client.start(*self.words())
         stream = self.process.stdout
         assert stream is not None
         ready, _, _ = select.select([stream], [], [], READY_S)
         line = stream.readline() if ready else b""
-        if b" is mounted at " not in line:
+        if not line:
             self._unmount()
             done = self._running.kill()
             raise AssertionError(f"not mounted: {line!r} {done}")
         return self.mountpoint
+
+    def words(self) -> tuple[str, ...]:
+        """The command."""
+        return ("mount", "-f", *self._options, self.client.fqrn, str(self.mountpoint))
 
     def __exit__(self, *_: object) -> None:
         self._unmount()
