@@ -37,13 +37,16 @@ _WATCHED = _RELAYED | {signal.SIGCHLD}
 @contextlib.contextmanager
 def held_signals() -> Iterator[set[signal.Signals | int]]:
     """Signals wait until they are asked for; yields the mask for a child that executes a command."""
-    children = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # whoever ignored them would never hear of an ending
+    disposition = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # whoever ignored them would never hear of an ending
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
     try:
         yield set(mask)
     finally:
+        # What came together with the command's end was for the command: Ctrl-C must not end this process otherwise.
+        while signal.sigtimedwait(_WATCHED, 0) is not None:
+            pass
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        signal.signal(signal.SIGCHLD, children)
+        signal.signal(signal.SIGCHLD, disposition)
 
 
 def restore_signals(mask: set[signal.Signals | int]) -> None:

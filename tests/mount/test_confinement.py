@@ -320,7 +320,9 @@ def test_ctrl_c_arrives_once_and_window_sizes_arrive(uid: int, own: bool, place:
 
 def test_ctrl_z_stops_the_front_and_it_goes_on(uid: int, own: bool, place: str) -> None:
     def work() -> int:
-        front, master = at_terminal(place, WAITING, own)
+        # A shell in a loop may be stopped between vfork and exec of a child, and then waits for it unstoppably.
+        front, master = at_terminal(place, "echo up > up; exec sleep 1000", own)
+        assert wait_until(lambda: "sleep" in text_of(f"/proc/{family(front)['command']}/comm"))
         command = family(front)["command"]
         os.write(master, b"\x1a")
         for _ in range(2):
