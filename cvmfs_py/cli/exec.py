@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
+    from cvmfs_py.mount.assemble import Wanted
+
 
 def build_parser(prog: str) -> argparse.ArgumentParser:
     parser = common.new_parser(
@@ -20,10 +22,13 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
         "Run a command as the same user, in a private namespace in which the repositories are at /cvmfs/REPO. Needs no"
         " rights but user namespaces; exit code, signals and terminal are the command's. Nothing stays behind.",
         "cvmfs-py exec sft.cern.ch -- ls /cvmfs/sft.cern.ch",
-        more=("cvmfs-py exec sft.cern.ch@v1 atlas.cern.ch -- ./analysis.sh",),
+        more=(
+            "cvmfs-py exec sft.cern.ch@v1 atlas.cern.ch -- ./analysis.sh",
+            "cvmfs-py exec --all -- make",
+        ),
     )
     parser.add_argument(
-        "repositories", metavar="REPO", nargs="+", help="FQRN, FQRN@TAG or URL; then -- and the command"
+        "repositories", metavar="REPO", nargs="*", default=[], help="FQRN, FQRN@TAG or URL; then -- and the command"
     )
     add_confinement_options(parser)
     parser.set_defaults(words=[])
@@ -31,6 +36,7 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
 
 
 def add_confinement_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--all", action="store_true", help="every repository: each appears when its name is asked for")
     parser.add_argument("--no-pid-namespace", action="store_true", help="the command sees all processes of the machine")
     add_engine_option(parser)
     common.add_repository_options(parser)
@@ -50,7 +56,13 @@ def run_confined(options: argparse.Namespace, words: Sequence[str]) -> int:
     from cvmfs_py.mount.confinement import Command
     from cvmfs_py.mount.confinement import run as run_command
 
-    requests = []
+    if options.all == bool(options.repositories):
+        raise UsageError("name the repositories, or say --all")
+    requests: list[tuple[Wanted, str | None]] = []
+    if options.all:
+        if options.engine == "pyfuse3" or options.tag or options.date or options.root_hash:
+            raise UsageError("--all needs the engine channel, and pins no snapshot")
+        requests.append((wanted(common.request_for_all(options)), None))
     for text in options.repositories:
         request = common.request_of(options, text)
         if request.target.path:

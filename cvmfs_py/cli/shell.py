@@ -19,7 +19,7 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
         " exit. As cvmfs-py exec, it needs no rights.",
         "cvmfs-py shell sft.cern.ch",
     )
-    parser.add_argument("repositories", metavar="REPO", nargs="+", help="FQRN, FQRN@TAG or URL")
+    parser.add_argument("repositories", metavar="REPO", nargs="*", default=[], help="FQRN, FQRN@TAG or URL")
     add_confinement_options(parser)
     return parser
 

@@ -15,7 +15,7 @@ from cvmfs_py.mount.confinement import Place
 from cvmfs_py.mount.engines import ONE_MOUNT_ENGINES
 from cvmfs_py.mount.limits import raise_descriptor_limit
 from cvmfs_py.mount.opening import load_settings_of
-from cvmfs_py.mount.session import MountPlan, Session, ended_by_signals, mount_options
+from cvmfs_py.mount.session import MountPlan, ended_by_signals, make_session, mount_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,7 +42,10 @@ class _Countdown:
 
 
 class ConfinedDaemon:
-    """Serves each repository at /cvmfs/FQRN; of one that is wanted more than once, those with a tag at FQRN@TAG."""
+    """Serves each repository at /cvmfs/FQRN; of one that is wanted more than once, those with a tag at FQRN@TAG.
+
+    One wanted without a name is every repository: /cvmfs itself, in which each appears when it is asked for.
+    """
 
     def __init__(self, wanted: Sequence[tuple[Wanted, str | None]]) -> None:
         """Each with the tag that was written behind its name."""
@@ -58,7 +61,7 @@ class ConfinedDaemon:
         names = _names([settings.fqrn for settings in loaded], [tag for _, tag in self._wanted])
         places = []
         for name, settings, (wanted, _) in zip(names, loaded, self._wanted, strict=True):
-            plan = MountPlan(wanted, f"/cvmfs/{name}", allow_other=True, device=DEVICE)
+            plan = MountPlan(wanted, f"/cvmfs/{name}".rstrip("/"), allow_other=True, device=DEVICE)
             self._planned.append((plan, settings))
             places.append(Place(name, mount_options(settings, plan)))
         return places
@@ -74,7 +77,7 @@ class ConfinedDaemon:
         async with ended_by_signals() as ending:
             async with trio.open_nursery() as nursery:
                 for (plan, settings), taken in zip(self._planned, handovers, strict=True):
-                    nursery.start_soon(Session(plan, settings, announcer).serve_handed_over, taken)
+                    nursery.start_soon(make_session(plan, settings, announcer).serve_handed_over, taken)
             ending.cancel_scope.cancel()
 
 

@@ -62,8 +62,12 @@ class ReportedError(CvmfsError):
 class Place:
     """One directory below /cvmfs, and how it is mounted."""
 
-    name: str
+    name: str  # empty: /cvmfs itself
     options: MountOptions
+
+    @property
+    def path(self) -> str:
+        return f"{CVMFS}/{self.name}" if self.name else CVMFS
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +136,8 @@ def _mount_and_send(places: Sequence[Place], channel: socket.socket) -> None:
     fds: list[int] = []
     try:
         for place in places:
-            fds.append(mount_directly(f"{CVMFS}/{place.name}", place.options).fd)
-        socket.send_fds(channel, [json.dumps([place.name for place in places]).encode()], fds)
+            fds.append(mount_directly(place.path, place.options).fd)
+        socket.send_fds(channel, [json.dumps([place.path for place in places]).encode()], fds)
     except (BrokenPipeError, ConnectionResetError):
         raise MountError("the daemon has ended before it could serve the mounts") from None
     finally:
@@ -193,7 +197,7 @@ def _unmount(places: Sequence[Place]) -> None:
     """So that the daemon ends while the front still waits for it."""
     for place in places:
         with contextlib.suppress(OSError):  # it goes with the namespace anyway
-            syscalls.unmount(f"{CVMFS}/{place.name}", lazily=True)
+            syscalls.unmount(place.path, lazily=True)
 
 
 def _current_directory() -> str:
@@ -230,8 +234,8 @@ def _serve(daemon: Daemon, channel: socket.socket) -> int:
         _send(channel, {"places": [(place.name, asdict(place.options)) for place in places]})
         message, fds, _, _ = socket.recv_fds(channel, _MESSAGE_BYTES, len(places), socket.MSG_CMSG_CLOEXEC)
         if message:  # else the front has given up
-            names = json.loads(message)
-            handovers = [Handover(fd, f"{CVMFS}/{name}", Way.GIVEN) for name, fd in zip(names, fds, strict=True)]
+            paths = json.loads(message)
+            handovers = [Handover(fd, path, Way.GIVEN) for path, fd in zip(paths, fds, strict=True)]
             daemon.serve(handovers, lambda: _send(channel, {}))
     except CvmfsError as error:
         _send(channel, {"error": str(error), "exit_code": error.exit_code})

@@ -27,7 +27,10 @@ _SMALL = "mode=0755,size=1m"
 
 
 def provide_places(names: Iterable[str]) -> None:
-    """An empty directory for each name below /cvmfs. Relative paths may lead nowhere afterwards: change directory."""
+    """An empty directory for each name below /cvmfs, none for an empty name.
+
+    Relative paths may lead nowhere afterwards: change directory.
+    """
     try:
         if os.path.isdir(CVMFS):
             syscalls.mount("cvmfs-py", CVMFS, "tmpfs", _QUIET, _SMALL)
@@ -35,7 +38,7 @@ def provide_places(names: Iterable[str]) -> None:
         else:
             _rebuild_root()
             top = "/"
-        for name in names:
+        for name in filter(None, names):
             place = f"{CVMFS}/{name}"
             os.mkdir(place)
             os.chmod(place, 0o755)  # whatever the umask

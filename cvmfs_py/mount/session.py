@@ -68,8 +68,7 @@ class Announcing(Protocol):
 async def serve_mount(plan: MountPlan, announcer: Announcing) -> None:
     """Serves until the end of the mount, or until a signal asks for it."""
     settings = await load_settings_of(plan.wanted)
-    kind = Session if plan.wanted.name else RepositoriesSession
-    session = kind(plan, settings, announcer)
+    session = make_session(plan, settings, announcer)
     if is_handed_over(plan.mountpoint):
         async with ended_by_signals() as nursery:
             await session.serve_handed_over(handover.accept_given(plan.mountpoint))
@@ -242,6 +241,11 @@ class RepositoriesSession(_AnySession):
                     await self._probe()
                 self._register(taken, held, None)
                 self._announcer.ready(f"every repository is below {taken.mountpoint}, mounted when it is asked for")
+
+
+def make_session(plan: MountPlan, settings: Settings, announcer: Announcing) -> Session | RepositoriesSession:
+    """Of one repository, or of every one."""
+    return (Session if plan.wanted.name else RepositoriesSession)(plan, settings, announcer)
 
 
 def mount_options(settings: Settings, plan: MountPlan) -> MountOptions:
