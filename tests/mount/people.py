@@ -5,6 +5,7 @@ The child is forked and executes nothing: an ordinary user may not be able to re
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import os
 import pickle
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 T = TypeVar("T")
+codecs.lookup("ascii")  # loaded when it is first used, and an ordinary user may not be able to read it
 USER = 1000
 _DEADLINE_S = 60
 
