@@ -84,7 +84,7 @@ class Contents:
 
     def hold(self, refs: tuple[ObjectRef, ...], open_object: OpenObject) -> None:
         """Makes sure that these objects are open; NotLocal names all that are missing."""
-        missing = tuple(ref for ref in refs if ref not in self._pins)
+        missing = tuple(dict.fromkeys(ref for ref in refs if ref not in self._pins))
         for ref, pin in zip(missing, open_all(missing, open_object), strict=True):  # type: ignore[arg-type]
             self._pins[ref] = pin
         while len(self._pins) > max(self._limit, len(refs)):

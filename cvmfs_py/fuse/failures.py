@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from cvmfs_py.stats import Stats
 
 _log = logging.getLogger(__name__)
+QUIET_S = 60.0  # until the same trouble is worth another line
+_REMEMBERED = 1000
 _ORDINARY = frozenset({errno.ENOENT, errno.ENODATA, errno.ENOTDIR, errno.ERANGE, errno.ENAMETOOLONG, errno.ESTALE})
 
 
@@ -25,6 +27,17 @@ class Failures:
 
     def __init__(self, stats: Stats) -> None:
         self.stats = stats
+        self._told: dict[str, float] = {}
+
+    def _is_known(self, text: str) -> bool:
+        """Whether this was said a moment ago: a program that tries again and again must not fill the log."""
+        now = time.monotonic()
+        if now - self._told.get(text, -QUIET_S) < QUIET_S:
+            return True
+        if len(self._told) >= _REMEMBERED:
+            self._told.clear()
+        self._told[text] = now
+        return False
 
     def errno_of(self, operation: str, error: Exception) -> int:
         """The number to answer with; everything but ordinary answers is logged with its reason."""
@@ -34,6 +47,8 @@ class Failures:
         if number == errno.EIO:
             self.stats.io_errors += 1
             self.stats.last_io_error_s = int(time.time())
+        if self._is_known(f"{operation} {error}"):
+            return number
         name = errno.errorcode.get(number, str(number))
         if isinstance(error, NoProgressError) or (not isinstance(error, CvmfsError | OSError) and number == errno.EIO):
             _log.error("%s at %s: %s", name, operation, error, exc_info=error)

@@ -22,7 +22,7 @@ from cvmfs_py.mount.concurrency import first_error
 from cvmfs_py.mount.config_tree import provide_config_tree
 from cvmfs_py.mount.interrupts import run_interruptibly
 from cvmfs_py.mount.repository import Repository
-from cvmfs_py.mount.roots import RootFinder
+from cvmfs_py.mount.roots import ATTACHED_CATALOGS, RootFinder
 from cvmfs_py.network.fetcher import open_fetcher
 
 if TYPE_CHECKING:
@@ -74,14 +74,17 @@ async def load_wanted_settings(wanted: Wanted, *, require_servers: bool = True) 
 
 
 @asynccontextmanager
-async def open_finder(settings: Settings, warnings: list[str], *, fresh: bool = False) -> AsyncIterator[RootFinder]:
+async def open_finder(
+    settings: Settings, warnings: list[str], *, fresh: bool = False, attached_limit: int = ATTACHED_CATALOGS
+) -> AsyncIterator[RootFinder]:
     """Everything up to the choice of a root. `fresh`: with a store in memory instead of the cache."""
     # A root hash vouches for itself: such a pin works when the keys are long gone.
     keys: tuple[MasterKey, ...] = () if settings.root_hash else wiring.load_keys(settings)
     blacklist = wiring.load_blacklist(settings)
     with MemoryStore(FRESH_LIMIT_BYTES) if fresh else wiring.open_store(settings) as store:
         async with open_fetcher(wiring.network_config(settings, os.environ), store) as fetcher:
-            yield RootFinder(settings, store, fetcher, Driver(store, fetcher), keys, blacklist, warnings)
+            driver = Driver(store, fetcher)
+            yield RootFinder(settings, store, fetcher, driver, keys, blacklist, warnings, attached_limit)
 
 
 @asynccontextmanager

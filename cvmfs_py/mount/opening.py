@@ -15,6 +15,7 @@ from cvmfs_py.mount import wiring
 from cvmfs_py.mount.assemble import load_wanted_settings, open_finder
 from cvmfs_py.mount.concurrency import first_error
 from cvmfs_py.mount.facts import mount_facts
+from cvmfs_py.mount.limits import attached_catalogs
 from cvmfs_py.mount.refresh import Refresh
 from cvmfs_py.mount.volume import MountedVolume, load_snapshot
 
@@ -46,7 +47,7 @@ async def opened_volume(
     """The repository at the root that its settings ask for. `make_files` gives it its place among the inodes."""
     view = wiring.make_view(settings, claim_by_default=True)
     warnings: list[str] = []
-    async with open_finder(settings, warnings) as finder:
+    async with open_finder(settings, warnings, attached_limit=attached_catalogs()) as finder:
         root = await finder.find()
         for warning in warnings:
             _log.warning("%s", warning)

@@ -91,6 +91,7 @@ class RootFinder:
     master_keys: tuple[MasterKey, ...]
     blacklist: Blacklist
     warnings: list[str]  # grows: what the user should know although it works
+    attached_limit: int = ATTACHED_CATALOGS
 
     @property
     def _memory(self) -> Memory:
@@ -302,7 +303,7 @@ class RootFinder:
 
     async def _load(self, ref: ObjectRef) -> CatalogTree:
         """A tree whose root catalog is attached, and not of a blacklisted revision."""
-        tree = CatalogTree(ref, attached_limit=ATTACHED_CATALOGS)
+        tree = CatalogTree(ref, attached_limit=self.attached_limit)
         properties = await self.driver.run(tree.root_properties)
         refusal = self.blacklist.refuses_revision(self.settings.fqrn, properties.revision)
         if refusal is not None:
