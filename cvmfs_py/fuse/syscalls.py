@@ -28,6 +28,7 @@ class MountFlag(enum.IntFlag):
     UNBINDABLE = 1 << 17
     PRIVATE = 1 << 18
     SLAVE = 1 << 19
+    SHARED = 1 << 20
 
 
 class NamespaceFlag(enum.IntFlag):
