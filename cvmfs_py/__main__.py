@@ -10,11 +10,11 @@ import os
 import sys
 
 HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+SAVED_LIBRARIES = "_CVMFS_PY_LD_LIBRARY_PATH"  # what the commands that this program runs get back
 
 
 def main() -> None:
-    if not sys.flags.isolated:
-        _isolate()
+    _isolate()
     try:
         code = _run()
     except KeyboardInterrupt:
@@ -47,9 +47,13 @@ def _isolate() -> None:
     if libraries and _loaded_interpreter_from(libraries):
         environment["LD_LIBRARY_PATH"] = libraries
         libraries = ""
-    variables = any(name in environment for name in ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP"))
-    # `python -m` puts the current directory before everything else.
-    directory = sys.path[0] != HOME and sys.path[0] in ("", _current_directory())
+    if libraries:
+        environment[SAVED_LIBRARIES] = libraries
+    variables = directory = False
+    if not sys.flags.isolated:
+        variables = any(name in environment for name in ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP"))
+        # `python -m` puts the current directory before everything else.
+        directory = sys.path[0] != HOME and sys.path[0] in ("", _current_directory())
     if variables or libraries or directory:
         os.execve(sys.executable, [sys.executable, "-I", os.path.abspath(__file__), *sys.argv[1:]], environment)
 

@@ -11,9 +11,11 @@ from cvmfs_py.errors import UsageError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from cvmfs_py.mount.assemble import Wanted
+
+SAVED_LIBRARIES = "_CVMFS_PY_LD_LIBRARY_PATH"  # put aside by `__main__`, which can import nothing
 
 
 def build_parser(prog: str) -> argparse.ArgumentParser:
@@ -71,5 +73,14 @@ def run_confined(options: argparse.Namespace, words: Sequence[str]) -> int:
             request.overrides["CVMFS_PY_ENGINE"] = options.engine
         requests.append((wanted(request), request.target.tag))
     own_processes = False if options.no_pid_namespace else None
-    command = Command(words, dict(os.environ), own_processes)
+    command = Command(words, surroundings(os.environ), own_processes)
     return supervision.end_alike(run_command(ConfinedDaemon(requests), command))
+
+
+def surroundings(environment: Mapping[str, str]) -> dict[str, str]:
+    """What the user has set up, also what this program has put aside for itself (see `__main__`)."""
+    restored = dict(environment)
+    libraries = restored.pop(SAVED_LIBRARIES, None)
+    if libraries is not None:
+        restored["LD_LIBRARY_PATH"] = libraries
+    return restored
