@@ -45,6 +45,7 @@ class Golden:
             *records, summary = (json.loads(line) for line in lines)
         self.records: Records = {record["path"]: record for record in records}
         self.hardlinks: list[list[str]] = summary["hardlinks"]
+        self.statvfs: dict[str, int] = summary["statvfs"]
         self.counters = parse_counters(self.records[""]["asked"]["user.repo_counters"])
         self.revision = int(self.records[""]["asked"]["user.revision"])
 
