@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cvmfs_py.vfs.files import Node
 
 _DOTS = 2  # positions of a listing before the first row
-_LISTING_SHIFT = 27  # positions in the root have the number of the listing above these bits; old programs take 31
+_LISTING_SHIFT = 25  # positions in the root have the number of the listing, 6 bits, above these: old programs take 31
 READ_ONLY = "repositories are read-only"
 _DIRECTORY = 4  # what a record says of the kind of a directory
 UNKNOWN_INO = 0xFFFFFFFF  # what listings say where there is no number yet
@@ -191,6 +191,8 @@ class Served:
                 after = following
                 continue
             break
+        if ino == self._files.root and after is not None and after + _DOTS >> _LISTING_SHIFT:
+            raise FsError(errno.EOVERFLOW, "the root catalog has too many rows to be listed")
         if is_full and not parts:  # an answer without entries would be the end
             raise FsError(errno.EINVAL, "there is no room for one entry")
         body = replies.pack_reply(request.unique, b"".join(parts))

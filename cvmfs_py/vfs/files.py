@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 NAME_LIMIT_BYTES = 255
 _GROUPED = 1 << 32  # link counts that belong to a hard-link group begin here
-LISTINGS = 16  # of the root: one that began so many revisions ago cannot go on
+LISTINGS = 64  # numbers of listings of the root, which come again after so many revisions
+KEPT_LISTINGS = 32  # one that began before more revisions than these cannot go on
 RECENT_LIMIT = 4096  # of each kind of thing that is remembered: some hundred bytes each
 
 
@@ -84,7 +85,7 @@ class RepositoryFiles:
             self._superseded.append(old.tree)
             self._earlier[self._listing] = old.tree.root_ref
             self._listing = (self._listing + 1) % LISTINGS
-            self._earlier.pop(self._listing, None)
+            self._earlier.pop((self._listing - KEPT_LISTINGS - 1) % LISTINGS, None)
             self.release_superseded()
 
     def release_superseded(self) -> None:

@@ -150,16 +150,15 @@ async def connected(channel: Channel, volume: MountedVolume | None = None) -> As
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for end in (ours, theirs):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ROOM_BYTES)
-    with theirs:
+    with theirs, trio.socket.from_stdlib_socket(ours) as end:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(channel.serve, theirs.fileno(), ())
-            with trio.socket.from_stdlib_socket(ours) as end:
-                kernel = Kernel(end, channel, volume)
-                reply = await kernel.ask(Opcode.INIT, 0, OFFER)
-                assert reply.error == 0
-                yield kernel
-                assert channel.waiting_count == 0
-            # The other end is closed, as a mount that has ended: the channel ends by itself.
+            kernel = Kernel(end, channel, volume)
+            reply = await kernel.ask(Opcode.INIT, 0, OFFER)
+            assert reply.error == 0
+            yield kernel
+            assert channel.waiting_count == 0
+            end.shutdown(socket.SHUT_WR)  # as a mount that has ended: the channel ends by itself
 
 
 @asynccontextmanager
