@@ -172,7 +172,10 @@ async def send_all(kernel: Kernel, steps: list[Message | bytes | str]) -> list[i
             continue
         assert not isinstance(step, str)
         unique = FIRST_UNIQUE + len(sent)
-        message = step.pack(unique) if isinstance(step, Message) else step
+        if isinstance(step, Message):
+            message = step.pack(unique)
+        else:  # with a number that nobody else has, as far as it has one
+            message = (step[:8] + struct.pack("<Q", unique) + step[16:])[: len(step)]
         sent.append(struct.unpack_from("<II", message.ljust(8, b"\0"))[1])
         await kernel.send_raw(message)
     return sent
