@@ -61,7 +61,7 @@ class Message(NamedTuple):
 NUMBERS = st.sampled_from(
     [0, 1, 2, 3, 5, 9, 255, 4096, 1 << 31, 1 << 32, 1 << 33, (1 << 63) - 1, 1 << 63, (1 << 64) - 1]
 )
-INODES = st.one_of(st.integers(0, 60), NUMBERS)
+INODES = st.one_of(st.just(ROOT), st.integers(2, 12), st.integers(0, 60), NUMBERS)
 OFFSETS = st.one_of(st.integers(0, 70), NUMBERS)
 SIZES = st.sampled_from([0, 1, 31, 32, 159, 160, 500, 4096, 1 << 17, 1 << 20, (1 << 32) - 1])
 NAMES = st.sampled_from(
@@ -182,8 +182,13 @@ async def send_all(kernel: Kernel, steps: list[Message | bytes | str]) -> list[i
 
 
 @settings(max_examples=250, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(steps=STEPS)
-def test_whatever_comes(published: Published, directory: Path, steps: list[Message | bytes | str]) -> None:
+@given(steps=STEPS, is_forgetful=st.booleans())
+def test_whatever_comes(
+    published: Published, directory: Path, steps: list[Message | bytes | str], is_forgetful: bool
+) -> None:
+    if not is_forgetful:  # what the kernel knows of can be counted then
+        steps = [step for step in steps if not (isinstance(step, Message) and step.opcode in FORGETS)]
+
     async def talk() -> None:
         async with talking(directory, published=published) as kernel:
             inodes = kernel.volume.files.inodes
