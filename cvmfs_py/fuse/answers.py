@@ -8,6 +8,7 @@ reply was taken. Sends nothing, waits for nothing. Concurrency: one thread at a 
 from __future__ import annotations
 
 import errno
+import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from cvmfs_py.errors import FsError
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from cvmfs_py.vfs.files import Node
 
 _DOTS = 2  # positions of a listing before the first row
+_LISTING_SHIFT = 25  # positions in the root have the number of the listing, 6 bits, above these: old programs take 31
+READ_ONLY = "repositories are read-only"
 _DIRECTORY = 4  # what a record says of the kind of a directory
 UNKNOWN_INO = 0xFFFFFFFF  # what listings say where there is no number yet
 _SMALLEST_RECORD_BYTES = 32
@@ -40,6 +43,7 @@ class Answer(NamedTuple):
     message: bytes
     ino: int = 0
     lookups: int = 0
+    is_outdated: bool = False  # a part of a listing that began in an earlier revision: not to be kept
 
 
 class Served:
@@ -53,7 +57,11 @@ class Served:
         self._validity = replies.pack_validity(times.entry_s, times.attribute_s)
         self._root_validity = replies.pack_validity(times.entry_s, times.root_attribute_s)
         self._negative = replies.pack_negative_entry(replies.pack_validity(times.negative_s, 0))
-        self._rest: tuple[int, int, list[Node], int | None] | None = None  # of the last listing: what did not fit
+        # Of the last listing, what did not fit: inode, number of the listing, row before it, entries, row after it.
+        self._rest: tuple[int, int, int, list[Node], int | None] | None = None
+
+    def revision_changed(self) -> None:
+        self._rest = None
 
     def lookup(self, request: Request, open_object: OpenObject) -> Answer:
         node = self._files.lookup(Inode(request.ino), requests.parse_lookup(request), open_object)
@@ -76,6 +84,8 @@ class Served:
 
     def open(self, request: Request, open_object: OpenObject) -> Answer:
         """Only asked by old kernels. What cannot be had is said here; of chunks, when they are read."""
+        if requests.parse_open(request) & os.O_ACCMODE != os.O_RDONLY:
+            raise FsError(errno.EROFS, READ_ONLY)
         ino = Inode(request.ino)
         spans = self.contents.spans(ino, open_object)
         if len(spans) == 1:
@@ -112,9 +122,9 @@ class Served:
         return Answer(replies.pack_open_reply(request.unique, 0, FOPEN_KEEP_CACHE | FOPEN_CACHE_DIR))
 
     def list_names(self, request: Request, open_object: OpenObject) -> Answer:
-        def pack(node: Node) -> bytes:
+        def pack(node: Node, position: int) -> bytes:
             entry = node.entry
-            return replies.pack_dirent(node.ino or UNKNOWN_INO, entry.rowid + _DOTS, entry.name, entry.mode >> 12)
+            return replies.pack_dirent(node.ino or UNKNOWN_INO, position, entry.name, entry.mode >> 12)
 
         return self._list(request, open_object, pack, replies.pack_dirent, _SMALLEST_RECORD_BYTES, is_lookup=False)
 
@@ -123,15 +133,15 @@ class Served:
         validity, pack_attr = self._validity, self._packer.pack
         pack_entry, pack_record = replies.pack_entry, replies.pack_direntplus
 
-        def pack(node: Node) -> bytes:
+        def pack(node: Node, position: int) -> bytes:
             ino, entry = node
             if not ino:  # whoever wants to know more has to look it up
-                return pack_record(replies.NO_ENTRY, UNKNOWN_INO, entry.rowid + _DOTS, entry.name, entry.mode >> 12)
+                return pack_record(replies.NO_ENTRY, UNKNOWN_INO, position, entry.name, entry.mode >> 12)
             packed = pack_entry(ino, validity, pack_attr(ino, entry))
-            return pack_record(packed, ino, entry.rowid + _DOTS, entry.name, entry.mode >> 12)
+            return pack_record(packed, ino, position, entry.name, entry.mode >> 12)
 
-        def pack_dot(ino: int, offset: int, name: bytes, kind: int) -> bytes:
-            return replies.pack_direntplus(replies.NO_ENTRY, ino, offset, name, kind)
+        def pack_dot(ino: int, position: int, name: bytes, kind: int) -> bytes:
+            return replies.pack_direntplus(replies.NO_ENTRY, ino, position, name, kind)
 
         return self._list(request, open_object, pack, pack_dot, _SMALLEST_PLUS_BYTES, is_lookup=True)
 
@@ -139,7 +149,7 @@ class Served:
         self,
         request: Request,
         open_object: OpenObject,
-        pack: Callable[[Node], bytes],
+        pack: Callable[[Node, int], bytes],
         pack_dot: Callable[[int, int, bytes, int], bytes],
         smallest_bytes: int,
         *,
@@ -147,39 +157,55 @@ class Served:
     ) -> Answer:
         _, offset, room_bytes = requests.parse_read(request)
         ino = Inode(request.ino)
-        parts: list[bytes] = []
-        if offset < 1:
-            parts.append(pack_dot(ino, 1, b".", _DIRECTORY))
+        current = listing = self._files.listing(ino)
+        if offset and ino == self._files.root:  # a listing goes on in the revision in which it began
+            listing, offset = offset >> _LISTING_SHIFT, offset & (1 << _LISTING_SHIFT) - 1
+        mark = listing << _LISTING_SHIFT
+        dots = [pack_dot(ino, mark + 1, b".", _DIRECTORY)] if offset < 1 else []
         if offset < _DOTS:
-            parts.append(pack_dot(self._files.parent(ino, open_object), _DOTS, b"..", _DIRECTORY))
-        room_bytes -= sum(map(len, parts))
-        dots = len(parts)
-        after: int | None = max(0, offset - _DOTS)
-        first = 0
+            dots.append(pack_dot(self._files.parent(ino, open_object), mark + _DOTS, b"..", _DIRECTORY))
+        parts: list[bytes] = []
+        is_full = False
+        for record in dots:
+            room_bytes -= len(record)
+            if room_bytes < 0:
+                is_full = True
+                break
+            parts.append(record)
+        after: int | None = None if is_full else max(0, offset - _DOTS)
+        first = count = 0
         while after is not None and len(parts) < _MOST_ENTRIES:
-            nodes, following = self._page(ino, after, room_bytes // smallest_bytes + 1, open_object)
-            for position, node in enumerate(nodes):
-                record = pack(node)
+            nodes, following = self._page(ino, listing, after, room_bytes // smallest_bytes + 1, open_object)
+            for number, node in enumerate(nodes):
+                record = pack(node, mark + node.entry.rowid + _DOTS)
                 room_bytes -= len(record)
                 if room_bytes < 0:
-                    self._rest = ino, after, nodes[position:], following
+                    self._rest = ino, listing, after, nodes[number:], following
+                    is_full = True
                     break
                 parts.append(record)
+                count += 1
                 after = node.entry.rowid
                 first = first or node.ino
             else:
                 after = following
                 continue
             break
-        count = len(parts) - dots if is_lookup else 0
-        return Answer(replies.pack_reply(request.unique, b"".join(parts)), first, count)
+        if ino == self._files.root and after is not None and after + _DOTS >> _LISTING_SHIFT:
+            raise FsError(errno.EOVERFLOW, "the root catalog has too many rows to be listed")
+        if is_full and not parts:  # an answer without entries would be the end
+            raise FsError(errno.EINVAL, "there is no room for one entry")
+        body = replies.pack_reply(request.unique, b"".join(parts))
+        return Answer(body, first, count if is_lookup else 0, listing != current)
 
-    def _page(self, ino: Inode, after: int, limit: int, open_object: OpenObject) -> tuple[list[Node], int | None]:
+    def _page(
+        self, ino: Inode, listing: int, after: int, limit: int, open_object: OpenObject
+    ) -> tuple[list[Node], int | None]:
         rest = self._rest
-        if rest is not None and rest[0] == ino and rest[1] == after:
+        if rest is not None and rest[:3] == (ino, listing, after):
             self._rest = None
-            return rest[2], rest[3]
-        page = self._files.page(ino, after, min(limit, _MOST_ENTRIES), open_object)
+            return rest[3], rest[4]
+        page = self._files.page(ino, after, min(limit, _MOST_ENTRIES), open_object, listing)
         return page.nodes, page.next_rowid
 
     # --- the rest
@@ -212,7 +238,7 @@ class Served:
 
 def refuse_change(request: Request, open_object: OpenObject) -> Answer:
     """The mount is read-only, and the kernel knows."""
-    raise FsError(errno.EROFS, "repositories are read-only")
+    raise FsError(errno.EROFS, READ_ONLY)
 
 
 def _groups_of(request: Request) -> tuple[int, ...]:

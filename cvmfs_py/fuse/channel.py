@@ -14,6 +14,7 @@ import errno
 import logging
 import mmap
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeAlias
 
 import trio
@@ -26,7 +27,7 @@ from cvmfs_py.fuse import wire_replies as replies
 from cvmfs_py.fuse import wire_requests as requests
 from cvmfs_py.fuse.answers import Answer, Served, refuse_change
 from cvmfs_py.fuse.volume import FOREVER_S, KernelTimes
-from cvmfs_py.fuse.wire import InitFlag, Opcode, host_refusal
+from cvmfs_py.fuse.wire import UNANSWERED, InitFlag, Opcode, host_refusal
 from cvmfs_py.fuse.wire_init import Negotiation, Wishes, negotiate, pack_init_reply, pack_version_reply, parse_init
 from cvmfs_py.fuse.wire_notices import pack_inc_epoch, pack_inval_inode
 from cvmfs_py.fuse.wire_requests import MalformedRequestError, Request
@@ -130,6 +131,8 @@ class Channel:
 
     def revision_changed(self, root: Inode) -> None:
         """Every name is asked for again at its next use. Old kernels believe names for a bounded time instead."""
+        for served in self._served.values():
+            served.revision_changed()
         notices = [pack_inval_inode(root)]
         if self._agreed is not None and self._agreed.has_inc_epoch:
             notices.insert(0, pack_inc_epoch())
@@ -218,6 +221,9 @@ class Channel:
 
     def _begin(self, request: Request) -> None:
         offer = parse_init(request)
+        if self._agreed is not None:  # what everything was answered by until now stays as it is
+            self._send(request, pack_init_reply(request.unique, self._agreed))
+            return
         if offer.major > 7:
             self._send(request, pack_version_reply(request.unique))
             return
@@ -238,13 +244,13 @@ class Channel:
     # --- answering
 
     def _answer(self, request: Request, method: Method) -> None:
+        if self._is_needless(request.opcode):
+            self._send_error(request.unique, errno.ENOSYS)
+            return
         if not self._space.is_ready:
             self._start(request, self._answer_when_ready, method)
             return
         served = self._served_by(request.ino)
-        if self._is_needless(request.opcode):
-            self._send_error(request.unique, errno.ENOSYS)
-            return
         try:
             answer = served.volume.attempt(lambda open_object: method(served, request, open_object))
         except _OBSTACLES:
@@ -298,15 +304,21 @@ class Channel:
         self, request: Request, scope: trio.CancelScope, work: Callable[..., object], arguments: tuple[object, ...]
     ) -> None:
         """Does what takes time, unless the process that waits for it was interrupted."""
-        with scope:
-            try:
-                await work(request, *arguments)  # type: ignore[misc]
-            except MalformedRequestError as error:
-                self._refuse(error)
-            except Exception as error:  # noqa: BLE001  # the engine's guard: what had to wait
-                self._fail(request, error)
-            finally:
-                self._waiting.pop(request.unique, None)
+        try:
+            with scope:
+                try:
+                    await work(request, *arguments)  # type: ignore[misc]
+                except MalformedRequestError as error:
+                    self._refuse(error)
+                except Exception as error:  # noqa: BLE001  # the engine's guard: what had to wait
+                    self._fail(request, error)
+        except trio.Cancelled:
+            # The engine ends; the mount may live on, where somebody else has the descriptor, too.
+            self._send_error(request.unique, errno.ENOTCONN)
+            raise
+        finally:
+            if self._waiting.get(request.unique) is scope:
+                del self._waiting[request.unique]
         if scope.cancelled_caught:
             self._send_error(request.unique, errno.EINTR)
 
@@ -328,6 +340,8 @@ class Channel:
     def _finish(self, request: Request, served: Served, answer: Answer) -> None:
         if self._send(request, answer.message) and answer.lookups:
             served.volume.files.remember(answer.ino, answer.lookups)
+        if answer.is_outdated:  # the kernel adds it to what it keeps of the directory, after that was taken back
+            self.notify([pack_inval_inode(request.ino)])
 
     def _refuse(self, error: MalformedRequestError) -> None:
         _log.debug("%s", error)
@@ -335,20 +349,24 @@ class Channel:
             self._send_error(error.unique, error.errno)
 
     def _fail(self, request: Request, error: Exception) -> None:
-        self._send_error(request.unique, self._failures.errno_of(_NAMES[request.opcode], error))
+        number = self._failures.errno_of(_NAMES[request.opcode], error)
+        if request.opcode not in UNANSWERED:
+            self._send_error(request.unique, number)
 
     def _send_error(self, unique: int, number: int) -> None:
-        self._write((replies.pack_error_reply(unique, number),))
+        self._write(unique, (replies.pack_error_reply(unique, number),))
 
     def _send(self, request: Request, *parts: bytes | bytearray) -> bool:
-        return self._write(parts)
+        return self._write(request.unique, parts)
 
-    def _write(self, parts: Sequence[bytes | bytearray]) -> bool:
+    def _write(self, unique: int, parts: Sequence[bytes | bytearray]) -> bool:
         """Whether the kernel took it: not when the request was withdrawn, or the mount has ended."""
         try:
             os.writev(self._fd, parts)
         except OSError as error:
             if error.errno not in (errno.ENOENT, *_ENDED):
                 _log.error("the kernel does not take an answer: %s", error.strerror)
+                with suppress(OSError):  # so that nobody waits for it for ever
+                    os.write(self._fd, replies.pack_error_reply(unique, errno.EIO))
             return False
         return True

@@ -19,7 +19,19 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 QUIET_S = 60.0  # until the same trouble is worth another line
 _REMEMBERED = 1000
-_ORDINARY = frozenset({errno.ENOENT, errno.ENODATA, errno.ENOTDIR, errno.ERANGE, errno.ENAMETOOLONG, errno.ESTALE})
+_ORDINARY = frozenset(
+    {
+        errno.EINVAL,
+        errno.EISDIR,
+        errno.ENAMETOOLONG,
+        errno.ENODATA,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.ERANGE,
+        errno.EROFS,
+        errno.ESTALE,
+    }
+)
 
 
 class Failures:

@@ -69,7 +69,7 @@ class Pyfuse3Engine(pyfuse3.Operations):
         self._space = space
         self._contents: dict[int, Contents] = {}  # by the identity of the volume
         self._handles: dict[int, _OpenFile] = {}
-        self._directories: dict[int, Inode] = {}
+        self._directories: dict[int, tuple[Inode, int]] = {}  # with the number of the listing
         self._numbers = itertools.count(1)
 
     async def serve(self, descriptor: int, options: Sequence[str]) -> None:
@@ -171,16 +171,19 @@ class Pyfuse3Engine(pyfuse3.Operations):
         # The first page now, because opendir is where programs expect an error.
         await volume.run(lambda open_object: volume.files.page(ino, 0, 1, open_object))
         handle = next(self._numbers)
-        self._directories[handle] = ino
+        self._directories[handle] = ino, volume.files.listing(ino)
         volume.stats.opendirs += 1
         volume.stats.open_directories += 1
         return handle
 
     @_guarded
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
-        ino = self._directories[fh]
+        ino, listing = self._directories[fh]
         volume = await self._volume(ino)
         files = volume.files
+        if start_id == 0 and listing != files.listing(ino):  # it begins again, and shows what there is now
+            listing = files.listing(ino)
+            self._directories[fh] = ino, listing
         position = start_id
         while position < _DOTS:
             which = ino
@@ -194,7 +197,9 @@ class Pyfuse3Engine(pyfuse3.Operations):
         after: int | None = position - _DOTS
         while after is not None:
             start = after
-            page = await volume.run(lambda open_object, start=start: files.page(ino, start, PAGE_ENTRIES, open_object))  # type: ignore[misc]
+            page = await volume.run(
+                lambda open_object, start=start: files.page(ino, start, PAGE_ENTRIES, open_object, listing)  # type: ignore[misc]
+            )
             for node in page.nodes:
                 attributes = _attributes(volume, node)
                 if not pyfuse3.readdir_reply(token, node.entry.name, attributes, node.entry.rowid + _DOTS):
@@ -204,7 +209,7 @@ class Pyfuse3Engine(pyfuse3.Operations):
 
     @_guarded
     async def releasedir(self, fh: int) -> None:
-        volume = await self._volume(self._directories.pop(fh))
+        volume = await self._volume(self._directories.pop(fh)[0])
         volume.stats.open_directories -= 1
 
     # --- the rest

@@ -68,7 +68,13 @@ class RepositoriesDirectory:
             raise NotAttached(name)
         return Node(files.root, self._top_of(files))
 
-    def page(self, ino: Inode, after_rowid: int, limit: int, open_object: OpenObject) -> NodePage:
+    def listing(self, ino: Inode) -> int:
+        """There is only one: whoever comes or goes keeps his place in it."""
+        return 0
+
+    def page(
+        self, ino: Inode, after_rowid: int, limit: int, open_object: OpenObject, listing: int | None = None
+    ) -> NodePage:
         """In the order of names. Who comes or goes meanwhile makes nobody else appear twice or not at all."""
         self._require_root(ino)
         if limit < 1:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from catalog.content import file_spans
 from catalog.directory import Located
 from catalog.errors import CatalogError, show_path
+from catalog.tree import CatalogTree
 from cvmfs_py.errors import FsError
 from cvmfs_py.vfs import attrs
 from cvmfs_py.vfs.inodes import ROOT, Inode
@@ -22,16 +23,18 @@ from cvmfs_py.vfs.recent import Recent
 
 if TYPE_CHECKING:
     from cache.address import ContentHash
+    from cache.ref import ObjectRef
     from catalog.content import Span
     from catalog.entry import Entry
     from catalog.opened import OpenObject
     from catalog.reader import Catalog
-    from catalog.tree import CatalogTree
     from cvmfs_py.vfs.inodes import InodeRange, Inodes
     from cvmfs_py.vfs.snapshot import Snapshot
 
 NAME_LIMIT_BYTES = 255
 _GROUPED = 1 << 32  # link counts that belong to a hard-link group begin here
+LISTINGS = 64  # numbers of listings of the root, which come again after so many revisions
+KEPT_LISTINGS = 32  # one that began before more revisions than these cannot go on
 RECENT_LIMIT = 4096  # of each kind of thing that is remembered: some hundred bytes each
 
 
@@ -64,6 +67,8 @@ class RepositoryFiles:
         self.snapshot = snapshot
         self.root = root
         self._superseded: list[CatalogTree] = []
+        self._listing = 0
+        self._earlier: dict[int, ObjectRef] = {}  # root catalogs, by the number of listings that began in them
         self._entries: Recent[Entry] = Recent(recent_limit)
         self._paths: Recent[bytes] = Recent(recent_limit)
         self._last: tuple[Catalog, int] | None = None  # neighbours are mostly in one catalog
@@ -78,6 +83,9 @@ class RepositoryFiles:
         if old.tree is not snapshot.tree:
             self._superseded = [each for each in self._superseded if each is not snapshot.tree]
             self._superseded.append(old.tree)
+            self._earlier[self._listing] = old.tree.root_ref
+            self._listing = (self._listing + 1) % LISTINGS
+            self._earlier.pop((self._listing - KEPT_LISTINGS - 1) % LISTINGS, None)
             self.release_superseded()
 
     def release_superseded(self) -> None:
@@ -147,11 +155,19 @@ class RepositoryFiles:
         located = tree.lookup(path + b"/" + name, open_object)
         return None if located is None else self._node(tree, located)
 
-    def page(self, ino: Inode, after_rowid: int, limit: int, open_object: OpenObject) -> NodePage:
+    def listing(self, ino: Inode) -> int:
+        """The number of a listing that begins now, below LISTINGS, for `page`: so it goes on in the same revision."""
+        return self._listing if ino == self.root else 0
+
+    def page(
+        self, ino: Inode, after_rowid: int, limit: int, open_object: OpenObject, listing: int | None = None
+    ) -> NodePage:
         """The next entries of a directory, at most `limit`; begin with 0. Hidden ones are left out."""
         if limit < 1:
             raise FsError(errno.EINVAL, "a part of a listing has at least one entry")
         tree, path = self._directory(ino, open_object)
+        if ino == self.root and listing is not None and listing != self._listing:
+            tree = self._earlier_tree(listing)
         view = tree.open_directory(path, open_object)
         if view is None:
             raise FsError(errno.ENOTDIR, f"{show_path(path)} is not a directory")
@@ -223,6 +239,17 @@ class RepositoryFiles:
         if found is None or found.tree is None or found.owner is not self:
             raise _unknown(ino)
         return found.tree, found
+
+    def _earlier_tree(self, listing: int) -> CatalogTree:
+        """The catalogs of a revision that is not shown any more; they are closed again with the superseded ones."""
+        ref = self._earlier.get(listing)
+        if ref is None:
+            raise FsError(errno.ESTALE, "a listing that began so long ago cannot go on")
+        tree = next((each for each in self._superseded if each.root_ref == ref), None)
+        if tree is None:
+            tree = CatalogTree(ref)
+            self._superseded.append(tree)
+        return tree
 
     def _directory(self, ino: Inode, open_object: OpenObject) -> tuple[CatalogTree, bytes]:
         """Where to look for the contents of a directory. Opens no catalog for what was used lately."""

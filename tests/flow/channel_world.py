@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from cvmfs_py.config.settings import Settings
     from cvmfs_py.fuse.wire_init import Wishes
     from cvmfs_py.mount.volume import MountedVolume
+    from tests.simulator.repository import Repository as Published
 
 HEADER = struct.Struct("<IIQQIIIHH")
 REPLY = struct.Struct("<IiQ")
@@ -59,6 +61,12 @@ class Kernel:
         self._ours = ours
         self._unique = 0
         self._replies: dict[int, Reply] = {}
+        self._notices: list[bytes] = []
+
+    @property
+    def unclaimed(self) -> list[Reply]:
+        """Answers that have come and that nobody has taken."""
+        return list(self._replies.values())
 
     @property
     def volume(self) -> MountedVolume:
@@ -78,11 +86,25 @@ class Kernel:
     async def reply_to(self, unique: int) -> Reply:
         with trio.fail_after(PATIENCE_S):
             while unique not in self._replies:
-                message = await self._ours.recv(ROOM_BYTES)
-                length, error, number = REPLY.unpack_from(message)
-                assert length == len(message)
-                self._replies[number] = Reply(number, -error, message[REPLY.size :])
+                await self._receive()
         return self._replies.pop(unique)
+
+    async def notice(self) -> bytes:
+        """What the channel says next without having been asked."""
+        with trio.fail_after(PATIENCE_S):
+            while not self._notices:
+                await self._receive()
+        return self._notices.pop(0)
+
+    async def _receive(self) -> None:
+        message = await self._ours.recv(ROOM_BYTES)
+        length, error, number = REPLY.unpack_from(message)
+        assert length == len(message)
+        if number:
+            assert number not in self._replies, "answered twice"
+            self._replies[number] = Reply(number, -error, message[REPLY.size :])
+        else:
+            self._notices.append(message)
 
     async def ask(self, opcode: int, ino: int, body: bytes = b"") -> Reply:
         return await self.reply_to(await self.send(opcode, ino, body))
@@ -100,40 +122,58 @@ class Kernel:
         return await self.ask(Opcode.READ, ino, struct.pack("<QQIIQII", 0, offset, size_bytes, 0, 0, 0, 0))
 
 
-@asynccontextmanager
-async def talking(
-    directory: Path, server: str | None = None, wishes: Wishes | None = None, **parameters: str
-) -> AsyncIterator[Kernel]:
-    """A channel that has begun, over the fixture repository; nothing of it stays behind."""
-    if server is None:
-        server = f"file://{make_document_root(directory / 'www')}"
+async def settings_for(
+    directory: Path, server: str | None = None, published: Published | None = None, **parameters: str
+) -> Settings:
+    """Of a client of the fixture repository, or of one that a test has published; without a server, of its files."""
+    if published is None:
+        root, fqrn, key = (directory / "www" if server else make_document_root(directory / "www")), FQRN, KEY
+    else:
+        root, fqrn, key = published.document_root, published.fqrn, published.master_public_key
+    server = server or f"file://{root}"
     overrides = {
-        "CVMFS_SERVER_URL": f"{server}/cvmfs/{FQRN}",
-        "CVMFS_EXTERNAL_URL": server,
-        "CVMFS_PUBLIC_KEY": str(KEY),
-        "CVMFS_HTTP_PROXY": "DIRECT",
-        "CVMFS_PY_CACHE_DIR": str(directory / "cache"),
-        "CVMFS_MAX_RETRIES": "0",
-        "CVMFS_CLAIM_OWNERSHIP": "no",
+        "SERVER_URL": f"{server}/cvmfs/{fqrn}",
+        "EXTERNAL_URL": server,
+        "PUBLIC_KEY": str(key),
+        "HTTP_PROXY": "DIRECT",
+        "PY_CACHE_DIR": str(directory / "cache"),
+        "MAX_RETRIES": "0",
+        "CLAIM_OWNERSHIP": "no",
     }
-    settings = await load_settings_of(Wanted(FQRN, overrides | {f"CVMFS_{n}": v for n, v in parameters.items()}, ()))
-    stats = Stats()
-    space = SingleSpace()
-    channel = Channel(space, Failures(stats), wishes)
+    wanted = {f"CVMFS_{name}": value for name, value in (overrides | parameters).items()}
+    return await load_settings_of(Wanted(fqrn, wanted, ()))
+
+
+@asynccontextmanager
+async def connected(channel: Channel, volume: MountedVolume | None = None) -> AsyncIterator[Kernel]:
+    """A channel that serves one end of a socket pair, with whoever plays the kernel at the other. INIT is done."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for end in (ours, theirs):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ROOM_BYTES)
-    with theirs:
-        async with (
-            opened_volume(settings, stats, lambda snapshot: RepositoryFiles(Inodes(), snapshot)) as volume,
-            trio.open_nursery() as nursery,
-        ):
-            space.open(volume)
+    with theirs, trio.socket.from_stdlib_socket(ours) as end:
+        async with trio.open_nursery() as nursery:
             nursery.start_soon(channel.serve, theirs.fileno(), ())
-            with trio.socket.from_stdlib_socket(ours) as end:
-                kernel = Kernel(end, channel, volume)
-                reply = await kernel.ask(Opcode.INIT, 0, OFFER)
-                assert reply.error == 0
-                yield kernel
-                assert channel.waiting_count == 0
-            # The other end is closed, as a mount that has ended: the channel ends by itself.
+            kernel = Kernel(end, channel, volume)
+            reply = await kernel.ask(Opcode.INIT, 0, OFFER)
+            assert reply.error == 0
+            yield kernel
+            assert channel.waiting_count == 0
+            end.shutdown(socket.SHUT_WR)  # as a mount that has ended: the channel ends by itself
+
+
+@asynccontextmanager
+async def talking(
+    directory: Path,
+    server: str | None = None,
+    wishes: Wishes | None = None,
+    published: Published | None = None,
+    **parameters: str,
+) -> AsyncIterator[Kernel]:
+    """A channel that has begun, over the fixture repository or another one; nothing of it stays behind."""
+    settings = await settings_for(directory, server, published, **parameters)
+    stats = Stats()
+    space = SingleSpace()
+    async with opened_volume(settings, stats, lambda snapshot: RepositoryFiles(Inodes(), snapshot)) as volume:
+        space.open(volume)
+        async with connected(Channel(space, Failures(stats), wishes), volume) as kernel:
+            yield kernel
