@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
+import os
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import pyfuse3
@@ -67,6 +68,7 @@ class Pyfuse3Engine(pyfuse3.Operations):
         super().__init__()
         self.failures = failures
         self._space = space
+        self._is_serving = False
         self._contents: dict[int, Contents] = {}  # by the identity of the volume
         self._handles: dict[int, _OpenFile] = {}
         self._directories: dict[int, tuple[Inode, int]] = {}  # with the number of the listing
@@ -74,16 +76,20 @@ class Pyfuse3Engine(pyfuse3.Operations):
 
     async def serve(self, descriptor: int, options: Sequence[str]) -> None:
         """Speaks with the kernel over a descriptor that is mounted already, until the end of the mount."""
-        pyfuse3.init(self, f"/dev/fd/{descriptor}", {"fsname=cvmfs-py", *options})
+        # A copy, because libfuse closes what it is given, and the caller closes its own.
+        pyfuse3.init(self, f"/dev/fd/{os.dup(descriptor)}", {"fsname=cvmfs-py", *options})
+        self._is_serving = True
         try:
             await pyfuse3.main(min_tasks=2, max_tasks=MOST_TASKS)
         finally:
+            self._is_serving = False
             pyfuse3.close(unmount=False)  # how it is unmounted is for the one who mounted it
             for contents in self._contents.values():
                 contents.close()
 
     def stop(self) -> None:
-        pyfuse3.terminate()
+        if self._is_serving:  # libfuse does not survive it otherwise
+            pyfuse3.terminate()
 
     def revision_changed(self, root: Inode) -> None:
         """Names are believed for a bounded time, and inodes never change: there is nothing to take back."""

@@ -14,7 +14,7 @@ import pytest
 
 from cvmfs_py.fuse import syscalls
 from tests.mount.mounting import Mounted, every_engine, why_no_mounts
-from tests.simulator.command import Client
+from tests.simulator.command import PROGRAM, Client
 from tests.simulator.fault_server import FaultServer, Silence, answer
 from tests.simulator.publisher import OwnRepository, write_tree
 from tests.simulator.web import PROGRAM as NGINX
@@ -44,7 +44,7 @@ class World:
         (directory / "own").mkdir()
         self.own = OwnRepository(directory / "own", FQRN, ttl_s=3600, **settings)
         self.tree = directory / "tree"
-        write_tree(self.tree, {"small": b"small\n", "other": b"other\n", "large": os.urandom(0) + LARGE})
+        write_tree(self.tree, {"small": b"small\n", "other": b"other\n", "large": LARGE})
         self.own.publish_directory(self.tree)
         served = directory / "www" / "cvmfs"
         served.mkdir(parents=True)
@@ -212,15 +212,14 @@ def test_the_daemon_tells_how_it_went(world: World, web: Nginx) -> None:
     client.environment["XDG_RUNTIME_DIR"] = str(world.directory)
     (world.directory / "file").touch()
     foreign = world.directory / "foreign.pub"
-    other = World(world.directory / "elsewhere") if (world.directory / "elsewhere").mkdir() is None else None
-    assert other is not None
-    foreign.write_bytes(other.key.read_bytes())
+    (world.directory / "elsewhere").mkdir()
+    foreign.write_bytes(World(world.directory / "elsewhere").key.read_bytes())
     for words, code, text in (
         ((FQRN, str(world.directory / "nowhere")), 3, "does not exist"),
         ((FQRN, str(world.directory / "file")), 3, "not a directory"),
         (("--tag", "none", FQRN, str(place)), 2, "has no tag"),
         (("--key", str(foreign), FQRN, str(place)), 4, "is not signed by any of the configured master keys"),
-        (("--server", "http://127.0.0.1:9", FQRN, str(place)), 5, "connection refused"),
+        (("--cache-dir", str(place.parent / "new"), "--server", "http://127.0.0.1:9", FQRN, str(place)), 5, "refused"),
         (("not a name", str(place)), 2, "names no repository"),
     ):
         done = client.run("mount", *words)
@@ -242,7 +241,7 @@ def test_the_daemon_tells_how_it_went(world: World, web: Nginx) -> None:
         assert (mount["fqrn"], mount["state"], mount["revision"]) == (FQRN, "mounted", 2)
     finally:
         done = subprocess.run(
-            [*client.command("list")[:5], "umount", str(place)],
+            [*PROGRAM, "umount", str(place)],
             env=client.environment,
             capture_output=True,
             check=False,
