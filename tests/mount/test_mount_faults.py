@@ -232,7 +232,7 @@ def test_the_daemon_tells_how_it_went(world: World, web: Nginx) -> None:
         assert (done.code, done.errors) == (0, "")
         assert (place / "small").read_bytes() == b"small\n"
         listed = subprocess.run(
-            [*client.command("list", "--json")[:5], "list", "--json"],
+            [*PROGRAM, "list", "--json"],
             env=client.environment,
             capture_output=True,
             check=True,
