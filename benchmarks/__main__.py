@@ -31,6 +31,7 @@ SUITES = {
     "trust": "benchmarks.trust_cost",
     "cache": "benchmarks.cache_cost",
     "publishing": "benchmarks.publishing",
+    "mount": "benchmarks.mount_cost",
 }
 
 
@@ -39,7 +40,9 @@ def main(arguments: Sequence[str]) -> None:
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="cvmfs-py-bench-", dir=options.directory) as folder:
         scratch = Path(folder)
-        bench = Workbench(scratch, Programs(scratch), options.tree, options.repeat)
+        bench = Workbench(
+            scratch, Programs(scratch), options.tree, options.repeat, options.kept, million=options.million
+        )
         machine = facts(scratch)
         sections: list[tuple[str, Sequence[Row]]] = []
         for name in options.suites or SUITES:
@@ -66,6 +69,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--json", metavar="FILE", type=Path, help="write all numbers to this file too")
     parser.add_argument("--repeat", metavar="N", type=int, default=3, help="how often to measure (default %(default)s)")
     parser.add_argument("--tree", metavar="DIR", help="list and copy a repository made from this local directory too")
+    parser.add_argument(
+        "--kept", metavar="DIR", type=Path, help="mount: make the repository there, or use the one that is there"
+    )
+    parser.add_argument("--million", action="store_true", help="mount: walk a million entries, too; takes minutes")
     parser.add_argument(
         "--directory",
         metavar="DIR",

@@ -7,12 +7,20 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from tests.simulator.repository import Repository
+from typing import Protocol
 
 _PROGRAM = Path(__file__).with_name("delayed_server.py")
+
+
+class Repository(Protocol):
+    """What there is to serve."""
+
+    @property
+    def fqrn(self) -> str: ...
+    @property
+    def document_root(self) -> Path: ...
+    @property
+    def master_public_key(self) -> Path: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +57,10 @@ class DelayedServer:
         assert self._process is not None
         with self._process:
             self._process.terminate()
+
+    @property
+    def fqrn(self) -> str:
+        return self._repository.fqrn
 
     @property
     def url(self) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 _UNITS_OF_TIME = (("s", 1.0), ("ms", 1e-3), ("us", 1e-6))
 
@@ -27,6 +27,7 @@ class Row:
     ratio: float | None = None
     note: str = ""
     samples: tuple[float, ...] = ()
+    counts: Mapping[str, object] = field(default_factory=dict)  # for the JSON file only
 
 
 def timed(
@@ -50,6 +51,7 @@ def as_dict(row: Row) -> dict[str, object]:
         "ratio": row.ratio,
         "note": row.note,
         "samples": list(row.samples),
+        **({"counts": dict(row.counts)} if row.counts else {}),
     }
 
 

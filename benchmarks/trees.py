@@ -39,6 +39,10 @@ def flat_tree(entries: int) -> Directory:
     return Directory({b"all": Directory(lambda: list(_same_files(entries - 1).items()))})
 
 
+def million() -> Directory:
+    return nested_tree(1_000_000)
+
+
 def small_files(count: int) -> Directory:
     """Files of up to 4 KB, each with its own content, half of which can be compressed."""
     rng = random.Random(5)

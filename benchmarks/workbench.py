@@ -26,6 +26,8 @@ class Workbench:
     programs: Programs
     tree: str | None = None  # a local directory to measure besides the synthetic trees
     repeat: int = 3
+    kept: Path | None = None  # where the mounted repository stays for the next run
+    million: bool = False  # measure the memory of a walk of a million entries, too
 
     def repository(self, name: str, make: Callable[[], Directory]) -> Repository:
         """A repository of this run, published in `scratch`."""

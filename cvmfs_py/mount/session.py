@@ -21,6 +21,7 @@ from cvmfs_py.fuse import handover
 from cvmfs_py.fuse.failures import Failures
 from cvmfs_py.fuse.handover import MountOptions, Way
 from cvmfs_py.mount.concurrency import first_error
+from cvmfs_py.mount.counts import tell_counts_on_signal
 from cvmfs_py.mount.engines import make_channel, make_engine
 from cvmfs_py.mount.log_lines import RecentLines
 from cvmfs_py.mount.opening import follow, load_settings_of, opened_volume
@@ -111,6 +112,7 @@ class _AnySession:
 
     async def _serve(self, engine: Engine, taken: Handover, nursery: trio.Nursery) -> None:
         """Ends everything when the mount ends."""
+        nursery.start_soon(tell_counts_on_signal, self._stats)
         await engine.serve(taken.fd, ())
         nursery.cancel_scope.cancel()
 
