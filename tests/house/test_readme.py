@@ -16,7 +16,7 @@ TEXT = README.read_text("utf-8")
 LINES = list(shell_lines(TEXT))
 DEV_COMMANDS = {match[1] for match in re.finditer(r"^    (\w+)\)", (TOP / "dev").read_text(), re.MULTILINE)}
 # what lines of examples may begin with besides the program itself
-OTHER_PROGRAMS = {"pip", "pipx"}
+OTHER_PROGRAMS = {"pip", "pipx", "podman", "apptainer", "ln", "mount"}
 
 
 def test_the_generated_parts_are_up_to_date() -> None:
