@@ -3,7 +3,8 @@
     with Mounted(client, tmp_path / "mnt") as top:      # the mountpoint, when the mount answers
         ...
 
-Whatever happens, nothing stays mounted. The engine is a parameter: every test of this folder that uses `engine` runs
+Whatever happens, nothing stays mounted, and nobody waits for ever: a daemon that is there after `LIMIT_S` is killed,
+which ends every wait for it with an error. The engine is a parameter: every test of this folder that uses `engine` runs
 once with each.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import os
 import select
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,12 +22,14 @@ from cvmfs_py.mount.engines import ENGINES
 
 if TYPE_CHECKING:
     import subprocess
+    from collections.abc import Sequence
     from pathlib import Path
 
     from tests.simulator.command import Client, Running
 
 READY_S = 60.0
 END_S = 30.0
+LIMIT_S = 150.0
 every_engine = pytest.mark.parametrize("engine", ENGINES)
 
 
@@ -41,12 +45,16 @@ def why_no_mounts() -> str:
 class Mounted:
     """A mount for the length of a block. `process` is the daemon, `errors` what it has said when it has ended."""
 
-    def __init__(self, client: Client, mountpoint: Path, *options: str, engine: str = "channel") -> None:
+    def __init__(
+        self, client: Client, mountpoint: Path, *options: str, engine: str = "channel", wrapper: Sequence[str] = ()
+    ) -> None:
         self.client = client
         self.mountpoint = mountpoint
+        self.wrapper = wrapper
         self.errors = ""
         self._options = (*options, "--engine", engine)
         self._running: Running | None = None
+        self._watchdog: threading.Timer | None = None
 
     @property
     def process(self) -> subprocess.Popen[bytes]:
@@ -55,7 +63,10 @@ class Mounted:
 
     def __enter__(self) -> Path:
         self.mountpoint.mkdir(exist_ok=True)
-        self._running = self.client.start(*self.words())
+        self._running = self.client.start(*self.words(), wrapper=self.wrapper)
+        self._watchdog = threading.Timer(LIMIT_S, self._running.process.kill)
+        self._watchdog.daemon = True
+        self._watchdog.start()
         stream = self.process.stdout
         assert stream is not None
         ready, _, _ = select.select([stream], [], [], READY_S)
@@ -72,8 +83,12 @@ class Mounted:
 
     def __exit__(self, *_: object) -> None:
         self._unmount()
-        if self._running is not None:
-            self.errors = self._running.finish(END_S).errors
+        try:
+            if self._running is not None:
+                self.errors = self._running.finish(END_S).errors
+        finally:
+            if self._watchdog is not None:
+                self._watchdog.cancel()
 
     def end(self) -> int:
         """Unmounts as a user would; the daemon's exit code."""
