@@ -18,6 +18,7 @@ from cvmfs_py.fuse.attr_packer import AttrPacker
 from cvmfs_py.fuse.contents import Contents, plan_pieces
 from cvmfs_py.fuse.wire import FOPEN_CACHE_DIR, FOPEN_DIRECT_IO, FOPEN_KEEP_CACHE
 from cvmfs_py.vfs.inodes import Inode
+from cvmfs_py.vfs.recent import Recent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +35,7 @@ _DIRECTORY = 4  # what a record says of the kind of a directory
 UNKNOWN_INO = 0xFFFFFFFF  # what listings say where there is no number yet
 _SMALLEST_RECORD_BYTES = 32
 _SMALLEST_PLUS_BYTES = 160
+_KNOWN_ENDS = 1024
 _MOST_ENTRIES = 4096  # in one reply: some 20 ms of work
 
 
@@ -58,6 +60,7 @@ class Served:
         self._root_validity = replies.pack_validity(times.entry_s, times.root_attribute_s)
         self._negative = replies.pack_negative_entry(replies.pack_validity(times.negative_s, 0))
         # Of the last listing, what did not fit: inode, number of the listing, row before it, entries, row after it.
+        self._ends: Recent[int] = Recent(_KNOWN_ENDS)  # where listings end; of the root it depends on the revision
         self._rest: tuple[int, int, int, list[Node], int | None] | None = None
 
     def revision_changed(self) -> None:
@@ -157,6 +160,8 @@ class Served:
     ) -> Answer:
         _, offset, room_bytes = requests.parse_read(request)
         ino = Inode(request.ino)
+        if offset and self._ends.get(ino) == offset:  # every listing is asked for more until there is none
+            return Answer(replies.pack_reply(request.unique, b""))
         current = listing = self._files.listing(ino)
         if offset and ino == self._files.root:  # a listing goes on in the revision in which it began
             listing, offset = offset >> _LISTING_SHIFT, offset & (1 << _LISTING_SHIFT) - 1
@@ -173,7 +178,7 @@ class Served:
                 break
             parts.append(record)
         after: int | None = None if is_full else max(0, offset - _DOTS)
-        first = count = 0
+        first = count = last_rowid = 0
         while after is not None and len(parts) < _MOST_ENTRIES:
             nodes, following = self._page(ino, listing, after, room_bytes // smallest_bytes + 1, open_object)
             for number, node in enumerate(nodes):
@@ -185,12 +190,14 @@ class Served:
                     break
                 parts.append(record)
                 count += 1
-                after = node.entry.rowid
+                after = last_rowid = node.entry.rowid
                 first = first or node.ino
             else:
                 after = following
                 continue
             break
+        if after is None and parts and not is_full and ino != self._files.root:
+            self._ends.put(ino, _DOTS if not count else last_rowid + _DOTS)
         if ino == self._files.root and after is not None and after + _DOTS >> _LISTING_SHIFT:
             raise FsError(errno.EOVERFLOW, "the root catalog has too many rows to be listed")
         if is_full and not parts:  # an answer without entries would be the end

@@ -167,8 +167,9 @@ def list_recorded(directories: Sequence[bytes], user_id: int) -> MountList:
         except FileNotFoundError:
             continue
         except OSError as error:
-            if error.errno == errno.EACCES:
-                continue  # somebody else's: root of a user namespace sees the names of all, and may read few
+            # Root of a user namespace sees the names of all, may read few, and has another number outside.
+            if error.errno == errno.EACCES or _has_other_number(directory, user_id):
+                continue
             warnings.append(f"{os.fsdecode(directory)} is passed over: {error.strerror}")
             continue
         try:
@@ -179,6 +180,15 @@ def list_recorded(directories: Sequence[bytes], user_id: int) -> MountList:
             os.close(directory_fd)
     listed.sort(key=lambda each: (each.record.mountpoint, each.record.started_at_s))
     return MountList(tuple(listed), tuple(warnings))
+
+
+def _has_other_number(directory: bytes, user_id: int) -> bool:
+    """Whether it is this user's own, named after the number that the user has outside of a user namespace."""
+    number = directory.rpartition(b"-")[2]
+    try:
+        return number.isdigit() and int(number) != user_id == os.lstat(directory).st_uid
+    except OSError:
+        return False
 
 
 def _list_one(

@@ -24,6 +24,7 @@ from cvmfs_py.fuse.mountinfo import real_path
 from cvmfs_py.mount.concurrency import first_error
 from cvmfs_py.mount.counts import tell_counts_on_signal
 from cvmfs_py.mount.engines import make_channel, make_engine
+from cvmfs_py.mount.limits import raise_readahead
 from cvmfs_py.mount.log_lines import RecentLines
 from cvmfs_py.mount.opening import follow, load_settings_of, opened_volume
 from cvmfs_py.mount.process_id import ProcessId
@@ -183,6 +184,7 @@ class Session(_AnySession):
                 nursery.start_soon(self._serve, self._engine, taken, nursery)
                 nursery.start_soon(self._end_on_signals, self._engine, taken)
                 await self._probe()
+                raise_readahead(taken.device)
                 shown = volume.files.snapshot
                 self._register(taken, held, shown)
                 self._follow(volume, nursery)
@@ -243,6 +245,7 @@ class RepositoriesSession(_AnySession):
                 if is_ours:
                     nursery.start_soon(self._end_on_signals, engine, taken)
                     await self._probe()
+                    raise_readahead(taken.device)
                 self._register(taken, held, None)
                 self._announcer.ready(f"every repository is below {taken.mountpoint}, mounted when it is asked for")
 
