@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from catalog.sql import Database
 
 _DEPTH_LIMIT = 4096
+_PATHS_LIMIT = 256  # in one catalog: neighbours are what is asked about
 
 _BY_ROWID = "SELECT md5path_1, md5path_2, parent_1, parent_2, name FROM catalog WHERE rowid = ?"
 _BY_KEY = "SELECT md5path_1, md5path_2, parent_1, parent_2, name FROM catalog WHERE md5path_1 = ? AND md5path_2 = ?"
@@ -25,25 +26,47 @@ _LINKED = """
 _MEMORY_LIMIT = 100_000  # groups
 
 
-def find_path(database: Database, rowid: int, root_prefix: bytes) -> bytes | None:
-    """The path of a row as its catalog calls it, from the names of the directories above it."""
-    row = database.row(_BY_ROWID, (rowid,))
-    if row is None:
-        return None
-    key = row[:2]
-    top = path_key(root_prefix)
-    names: list[bytes] = []
-    while row[:2] != top:
-        if type(row[4]) is not bytes or len(names) == _DEPTH_LIMIT:
-            raise database.subject.damaged(f"its row {rowid} has no proper path")
-        names.append(row[4])
-        row = database.row(_BY_KEY, row[2:4])
+class Paths:
+    """The paths of rows as their catalog calls them, from the names of the directories above them."""
+
+    __slots__ = ("_database", "_known", "_root_prefix")
+
+    def __init__(self, database: Database, root_prefix: bytes) -> None:
+        self._database = database
+        self._root_prefix = root_prefix
+        # Neighbours have the same directories above them, and each is a query.
+        self._known: dict[tuple[object, ...], bytes] = {}  # of directories, by key
+
+    def of(self, rowid: int) -> bytes | None:
+        database = self._database
+        row = database.row(_BY_ROWID, (rowid,))
         if row is None:
-            raise database.subject.damaged(f"its row {rowid} is in a directory that does not exist")
-    path = b"/".join((root_prefix, *reversed(names)))
-    if path_key(path) != key:
-        raise database.subject.damaged(f"its row {rowid} is not stored under its own path")
-    return path
+            return None
+        key, parent = row[:2], row[2:4]
+        top = path_key(self._root_prefix)
+        if key == top:
+            return self._root_prefix
+        names: list[bytes] = []
+        above = None
+        while row[:2] != top:
+            if type(row[4]) is not bytes or len(names) == _DEPTH_LIMIT:
+                raise database.subject.damaged(f"its row {rowid} has no proper path")
+            names.append(row[4])
+            above = self._known.get(row[2:4])
+            if above is not None:
+                break
+            row = database.row(_BY_KEY, row[2:4])
+            if row is None:
+                raise database.subject.damaged(f"its row {rowid} is in a directory that does not exist")
+        path = b"/".join((self._root_prefix if above is None else above, *reversed(names)))
+        if path_key(path) != key:
+            raise database.subject.damaged(f"its row {rowid} is not stored under its own path")
+        if len(self._known) >= _PATHS_LIMIT:
+            self._known.clear()
+        directory = path.rpartition(b"/")[0]
+        if path_key(directory) == parent:
+            self._known[parent] = directory
+        return path
 
 
 class FirstLinks:

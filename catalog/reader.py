@@ -16,7 +16,7 @@ from catalog.chunks import read_chunks
 from catalog.entry import Entry, check_name, damaged_row, entry_from_row
 from catalog.errors import Subject, show_path
 from catalog.flags import ALGORITHM_SHIFT, ALGORITHMS
-from catalog.links import FirstLinks, find_path
+from catalog.links import FirstLinks, Paths
 from catalog.pathkey import path_key
 from catalog.properties import Properties, catalog_properties
 from catalog.schema import Schema, read_schema
@@ -60,6 +60,7 @@ class Catalog:
         self.root_prefix = self.properties.root_prefix
         self.transitions = Transitions(database, self.schema, mountpoint, self.root_prefix)
         self._first_links = FirstLinks(database)
+        self._paths = Paths(database, self.root_prefix)
         self._before_2_1 = self.schema.before_2_1
         self._is_in_place = self.root_prefix == mountpoint
         columns = self.schema.entry_columns
@@ -142,7 +143,7 @@ class Catalog:
 
     def path_of(self, rowid: int) -> bytes | None:
         """The path of a row as seen in the mount."""
-        own_path = find_path(self._database, rowid, self.root_prefix)
+        own_path = self._paths.of(rowid)
         return None if own_path is None else self.mountpoint + own_path[len(self.root_prefix) :]
 
     def first_link(self, entry: Entry) -> int:

@@ -71,6 +71,7 @@ class RepositoryFiles:
         self._earlier: dict[int, ObjectRef] = {}  # root catalogs, by the number of listings that began in them
         self._entries: Recent[Entry] = Recent(recent_limit)
         self._paths: Recent[bytes] = Recent(recent_limit)
+        self._parents: Recent[Inode] = Recent(recent_limit)  # of directories; they change with the revision
         self._last: tuple[Catalog, int] | None = None  # neighbours are mostly in one catalog
 
     # --- effects
@@ -80,6 +81,7 @@ class RepositoryFiles:
         old = self.snapshot
         self.snapshot = snapshot
         self._last = None
+        self._parents.clear()
         if old.tree is not snapshot.tree:
             self._superseded = [each for each in self._superseded if each is not snapshot.tree]
             self._superseded.append(old.tree)
@@ -188,12 +190,20 @@ class RepositoryFiles:
             for entry in page.entries
             if len(entry.name) <= NAME_LIMIT_BYTES  # the kernel refuses a listing that has a longer one
         ]
+        for child, entry in nodes:  # a walk comes to them next
+            if entry.is_directory:
+                self._entries.put(child, entry)
+                self._paths.put(child, path + b"/" + entry.name)
+                self._parents.put(child, ino)
         return NodePage(nodes, page.next_rowid)
 
     def parent(self, ino: Inode, open_object: OpenObject) -> Inode:
         """The inode of the directory above; of the root of a repository, as of that of the mount, ROOT."""
         if ino == self.root:
             return ROOT
+        known = self._parents.get(ino)
+        if known is not None:
+            return known
         tree, path = self._directory(ino, open_object)
         above = path.rpartition(b"/")[0]
         if not above:
@@ -292,6 +302,7 @@ class RepositoryFiles:
     def _clear(self) -> None:
         self._entries.clear()
         self._paths.clear()
+        self._parents.clear()
         self._last = None
 
 
