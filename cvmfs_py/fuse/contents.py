@@ -134,11 +134,21 @@ class Contents:
             if wanted:
                 self._volume.fetch_ahead(wanted)
 
+    def read_whole(self, span: Span, open_object: OpenObject) -> bytearray | None:
+        """All of one object, as `read_now`. It is not kept open: the kernel has it now and will not ask again soon."""
+        pin = open_object(span.ref)
+        try:
+            return self._read_soon(pin.fd, 0, span.length)
+        finally:
+            pin.close()
+
     def _read_cached(self, piece: Piece) -> bytearray | None:
-        pin = self._pins[piece.span.ref]
         self._pins.move_to_end(piece.span.ref)
-        buffer = bytearray(piece.length)
-        if self._is_cached(pin.fd, buffer, piece.offset):
+        return self._read_soon(self._pins[piece.span.ref].fd, piece.offset, piece.length)
+
+    def _read_soon(self, fd: int, offset: int, length: int) -> bytearray | None:
+        buffer = bytearray(length)
+        if self._is_cached(fd, buffer, offset):
             return buffer
         if self._reads_in_threads:
             self._reads_in_threads -= 1
@@ -147,7 +157,7 @@ class Contents:
         # nine of ten small files after the first of these waits, each of some 75 us.
         for _ in range(SHORT_WAITS):
             time.sleep(_SHORT_WAIT_S)
-            if self._is_cached(pin.fd, buffer, piece.offset):
+            if self._is_cached(fd, buffer, offset):
                 return buffer
         self._reads_in_threads = READS_AFTER_SLOW
         return None
