@@ -20,6 +20,7 @@ from cvmfs_py.errors import CvmfsError, MountError
 from cvmfs_py.fuse import handover
 from cvmfs_py.fuse.failures import Failures
 from cvmfs_py.fuse.handover import MountOptions, Way
+from cvmfs_py.fuse.mountinfo import real_path
 from cvmfs_py.mount.concurrency import first_error
 from cvmfs_py.mount.counts import tell_counts_on_signal
 from cvmfs_py.mount.engines import make_channel, make_engine
@@ -134,6 +135,7 @@ class _AnySession:
             raise MountError(f"{self._plan.mountpoint} is mounted, but does not answer: {error.strerror}") from error
 
     def _obtain(self, held: ExitStack) -> Handover:
+        check_cache_outside(self._plan.mountpoint, self._settings)
         taken = handover.obtain(self._plan.mountpoint, mount_options(self._settings, self._plan))
         held.callback(os.close, taken.fd)
         held.callback(taken.unmount)
@@ -251,6 +253,17 @@ class RepositoriesSession(_AnySession):
 def make_session(plan: MountPlan, settings: Settings, announcer: Announcing) -> Session | RepositoriesSession:
     """Of one repository, or of every one."""
     return (Session if plan.wanted.name else RepositoriesSession)(plan, settings, announcer)
+
+
+def check_cache_outside(mountpoint: str, settings: Settings) -> None:
+    """A daemon that looks for its cache below its own mount waits for itself, for ever."""
+    place = real_path(mountpoint)
+    for directory in (settings.cache_dir, *settings.lower_caches):
+        if directory.resolve().is_relative_to(place):
+            raise MountError(
+                f"the cache directory {directory} lies below the mountpoint {mountpoint}, and the mount would hide it; "
+                "mount elsewhere, or choose another one with --cache-dir"
+            )
 
 
 def mount_options(settings: Settings, plan: MountPlan) -> MountOptions:

@@ -75,6 +75,8 @@ class MountedVolume:
         """Shows another revision from now on."""
         self.root = root
         self.files.adopt(snapshot)
+        # The kernel may know a name of each revision for months, and catalogs take descriptors and memory.
+        self.files.detach_superseded()
 
     def open_object(self, ref: ObjectRef) -> Pin:
         return self.finder.store.open(ref)

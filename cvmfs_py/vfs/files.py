@@ -102,6 +102,11 @@ class RepositoryFiles:
             self._clear()
         self._superseded = kept
 
+    def detach_superseded(self) -> None:
+        """Closes all catalogs of old snapshots. The next use of one opens it anew, but few will ever be used again."""
+        for tree in self._superseded:
+            tree.close()
+
     def remember(self, ino: int, count: int = 1) -> None:
         """The kernel was told of an inode, or of so many in one catalog."""
         self.inodes.remember(ino, count)

@@ -304,6 +304,17 @@ class TestRevisions:
         assert second.tree.attached_count == 0
         assert files.node(held[b"/stays/dir"].ino, world.objects) == held[b"/stays/dir"]
 
+    def test_that_are_detached_are_attached_again_for_what_is_still_in_use(self, world: World) -> None:
+        files = world.show(FIRST)
+        old_tree = files.snapshot.tree
+        held = world.hold(*FIRST)
+        world.adopt(SECOND)
+        files.detach_superseded()
+        assert old_tree.attached_count == 0
+        for node in held.values():
+            assert files.located(node.ino, world.objects).entry.mode == node.entry.mode
+        assert old_tree.attached_count > 0
+
 
 class TestForgetting:
     def test_everything_closes_old_trees_and_not_earlier(self, world: World) -> None:
