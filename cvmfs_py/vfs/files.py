@@ -71,7 +71,7 @@ class RepositoryFiles:
         self._earlier: dict[int, ObjectRef] = {}  # root catalogs, by the number of listings that began in them
         self._entries: Recent[Entry] = Recent(recent_limit)
         self._paths: Recent[bytes] = Recent(recent_limit)
-        self._parents: Recent[Inode] = Recent(recent_limit)  # of directories; they change with the revision
+        self._parents: Recent[Inode] = Recent(recent_limit)  # of directories, in the same catalog
         self._last: tuple[Catalog, int] | None = None  # neighbours are mostly in one catalog
 
     # --- effects
@@ -81,7 +81,6 @@ class RepositoryFiles:
         old = self.snapshot
         self.snapshot = snapshot
         self._last = None
-        self._parents.clear()
         if old.tree is not snapshot.tree:
             self._superseded = [each for each in self._superseded if each is not snapshot.tree]
             self._superseded.append(old.tree)
@@ -190,11 +189,14 @@ class RepositoryFiles:
             for entry in page.entries
             if len(entry.name) <= NAME_LIMIT_BYTES  # the kernel refuses a listing that has a longer one
         ]
+        # A nested catalog stays the same when the one above it, and with it the number of its mountpoint, changes.
+        is_within = ino == self.root or base < ino <= base + catalog.max_rowid
         for child, entry in nodes:  # a walk comes to them next
             if entry.is_directory:
                 self._entries.put(child, entry)
                 self._paths.put(child, path + b"/" + entry.name)
-                self._parents.put(child, ino)
+                if is_within:
+                    self._parents.put(child, ino)
         return NodePage(nodes, page.next_rowid)
 
     def parent(self, ino: Inode, open_object: OpenObject) -> Inode:
