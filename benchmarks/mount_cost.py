@@ -64,6 +64,7 @@ def _workloads(tree: Installations, lists: Path) -> list[Workload]:
         Workload("large-cold", "read a file of 300 MB", "in our cache, no pages", large, PAGES, "1.25"),
         Workload("large-hot", "read a file of 300 MB, again", "all in the kernel", large, 0, "1.11"),
         Workload("readers-cold", "8,700 files by 4 processes", "in our cache, no pages", ("readers", storm[1]), PAGES),
+        Workload("walk-nothing", "walk (find)", "neither dentries nor pages, also not of our catalogs", (), ALL),
         Workload("trees-serial", "4 trees, one by one", "no dentries, no pages", ("trees", *tree.groups), ALL),
         Workload(
             "trees-at-once", "4 trees, 4 processes", "no dentries, no pages", ("trees-at-once", *tree.groups), ALL

@@ -102,6 +102,10 @@ class Served:
         ino = Inode(request.ino)
         contents = self.contents
         spans = contents.spans(ino, open_object)
+        if len(spans) == 1 and offset == 0 and spans[0].length <= size_bytes:
+            data = contents.read_whole(spans[0], open_object)
+            if data is not None:
+                return data
         pieces = plan_pieces(spans, offset, size_bytes)
         if not pieces:
             return b""

@@ -14,6 +14,7 @@ import errno
 import logging
 import mmap
 import os
+import select
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 AT_ONCE = 64  # requests answered before other tasks have their turn
+LINGER_MS = 1
 _ENDED = frozenset({errno.ENODEV, errno.ECONNABORTED, errno.ENOTCONN})
 _AGAIN = frozenset({errno.EINTR, errno.ENOENT})  # ENOENT: the request was withdrawn while it was being read
 _OBSTACLES = (NotLocal, NotAttached, ObjectCorruptError, CatalogError)  # what the driver can help with
@@ -160,6 +162,8 @@ class Channel:
 
     async def _receive(self, room_bytes: int) -> None:
         fd = self._fd
+        arrival = select.poll()
+        arrival.register(fd, select.POLLIN)
         while True:
             try:
                 await trio.lowlevel.wait_readable(fd)
@@ -169,7 +173,10 @@ class Channel:
                 try:
                     message = os.read(fd, room_bytes)
                 except BlockingIOError:
-                    break
+                    # Who was answered mostly asks again at once, and the way through the loop costs more than the wait.
+                    if self._waiting or not arrival.poll(LINGER_MS):
+                        break
+                    continue
                 except OSError as error:
                     if error.errno in _AGAIN:
                         continue

@@ -1,0 +1,43 @@
+"""SIGUSR1 makes a running mount tell what the kernel asked of it, and changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.mount.mounting import Mounted, every_engine, why_no_mounts
+from tests.simulator.command import Client
+from tests.simulator.publisher import OwnRepository, write_tree
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FQRN = "counts.test.org"
+pytestmark = pytest.mark.skipif(bool(why_no_mounts()), reason=why_no_mounts())
+
+
+@every_engine
+def test_counts_are_told_when_they_are_asked_for(engine: str, tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    own = OwnRepository(tmp_path / "own", FQRN)
+    write_tree(tmp_path / "tree", {"a": b"a\n", "b": b"b\n"})
+    own.publish_directory(tmp_path / "tree")
+    served = tmp_path / "www" / "cvmfs"
+    served.mkdir(parents=True)
+    (served / FQRN).symlink_to(own.storage)
+    client = Client(tmp_path / "client", FQRN, [(tmp_path / "www").as_uri()], own.place.public_key_file)
+    mounted = Mounted(client, tmp_path / "mnt", engine=engine)
+    with mounted as top:
+        assert (top / "a").read_bytes() == b"a\n"
+        mounted.process.send_signal(signal.SIGUSR1)
+        assert not os.path.lexists(top / "missing")  # answered after the signal was taken
+        assert sorted(os.listdir(top)) == ["a", "b"]
+    told = [line.partition("counts since the mount: ")[2] for line in mounted.errors.splitlines()]
+    (counts,) = (json.loads(text) for text in told if text)
+    assert counts["requests"]["lookup"] >= 1
+    assert counts["requests"]["read"] == 1
+    assert counts["local_operations"] >= 1
