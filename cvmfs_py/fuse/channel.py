@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from cvmfs_py.vfs.inodes import Inode
 
 _log = logging.getLogger(__name__)
-AT_ONCE = 64  # requests answered before other tasks have their turn
+AT_ONCE = 64  # requests answered before other tasks have their turn,
+TURN_S = 5e-3  # and how long the engine may stay with one that asks again and again
 AWAKE_S = 100e-6  # after an answer, waiting for the next request
 LINGER_MS = 1  # after that, asleep
 _ENDED = frozenset({errno.ENODEV, errno.ECONNABORTED, errno.ENOTCONN})
@@ -140,11 +141,12 @@ class Channel:
                 await trio.lowlevel.wait_readable(fd)
             except (OSError, trio.ClosedResourceError):
                 return
+            turn_ends_s = time.perf_counter() + TURN_S
             for _ in range(AT_ONCE):
                 try:
                     message = os.read(fd, room_bytes)
                 except BlockingIOError:
-                    if self._waiting or not self._linger(arrival):
+                    if self._waiting or not self._linger(arrival, turn_ends_s):
                         break
                     continue
                 except OSError as error:
@@ -157,15 +159,18 @@ class Channel:
                     return
                 self.take(message)
 
-    def _linger(self, arrival: select.poll) -> bool:
+    def _linger(self, arrival: select.poll, turn_ends_s: float) -> bool:
         """Whether there is a request soon: who was answered mostly asks again at once.
 
         To be woken takes some 30 us, and the way through the loop as much again. So what is likely to be asked for is
         prepared meanwhile, and a moment of waiting is spent awake, where that keeps no other program from its work.
         """
-        end_s = time.perf_counter() + self._awake_s
+        awake_until_s = time.perf_counter() + self._awake_s
         while not arrival.poll(0):
-            if not self._prepare() and time.perf_counter() > end_s:
+            now_s = time.perf_counter()
+            if now_s > turn_ends_s:
+                return False
+            if not self._prepare() and now_s > awake_until_s:
                 return bool(arrival.poll(LINGER_MS))
         return True
 
