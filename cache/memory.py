@@ -80,6 +80,10 @@ class MemoryStore(Store):
             read_only=False,
         )
 
+    @property
+    def pinned_count(self) -> int:
+        return len(self._pins)
+
     def entries(self) -> Iterator[CacheEntry]:
         is_pinned = self._is_pinned()
         uses = list(self._lru.oldest_first())

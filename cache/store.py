@@ -88,6 +88,11 @@ class Store(ABC):
     @abstractmethod
     def status(self) -> CacheStatus: ...
 
+    @property
+    @abstractmethod
+    def pinned_count(self) -> int:
+        """The number of objects that this process holds open."""
+
     @abstractmethod
     def entries(self) -> Iterator[CacheEntry]:
         """Every object, the most recently used first."""

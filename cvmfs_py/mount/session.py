@@ -37,7 +37,7 @@ from cvmfs_py.vfs.files import RepositoryFiles
 from cvmfs_py.vfs.inodes import Inodes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
     from contextlib import AbstractAsyncContextManager
 
     from cvmfs_py.config.settings import Settings
@@ -109,14 +109,25 @@ class _AnySession:
         self._announcer = announcer
         self._stats = Stats()
         self._lines = RecentLines()
+        self._volumes: Mapping[int, MountedVolume] = {}
         self._registration: Registration | None = None
         logging.getLogger().addHandler(self._lines)
 
     async def _serve(self, engine: Engine, taken: Handover, nursery: trio.Nursery) -> None:
         """Ends everything when the mount ends."""
-        nursery.start_soon(tell_counts_on_signal, self._stats)
+        nursery.start_soon(tell_counts_on_signal, self._stats, self._held)
         await engine.serve(taken.fd, ())
         nursery.cancel_scope.cancel()
+
+    def _held(self) -> dict[str, int]:
+        """What the mount holds now: the inodes that the kernel refers to, open catalogs, open objects."""
+        volumes = list(self._volumes.values())
+        numbers = {id(volume.files.inodes): volume.files.inodes for volume in volumes}.values()
+        return {
+            "lookups": sum(each.lookups for each in numbers),
+            "catalogs": sum(volume.files.attached_count for volume in volumes),
+            "pins": sum(volume.finder.store.pinned_count for volume in volumes),
+        }
 
     async def _end_on_signals(self, engine: Engine, taken: Handover) -> None:
         with trio.open_signal_receiver(*END_SIGNALS) as signals:
@@ -174,7 +185,7 @@ class Session(_AnySession):
     async def serve_mounted(self) -> None:
         """Opens the repository first: what is wrong with it is said before anything is mounted."""
         async with self._opened() as volume:
-            self._space.open(volume)
+            self._open(volume)
             with ExitStack() as held:
                 await self._serve_and_follow(self._obtain(held), volume, held)
 
@@ -198,7 +209,7 @@ class Session(_AnySession):
                 nursery.start_soon(self._serve, self._engine, taken, nursery)
                 try:
                     async with self._opened() as volume:
-                        self._space.open(volume)
+                        self._open(volume)
                         self._register(taken, held, volume.files.snapshot)
                         self._follow(volume, nursery)
                         self._announcer.ready()
@@ -206,6 +217,10 @@ class Session(_AnySession):
                 except BaseException as error:
                     self._space.fail(error)
                     raise
+
+    def _open(self, volume: MountedVolume) -> None:
+        self._space.open(volume)
+        self._volumes = {0: volume}
 
     def _opened(self) -> AbstractAsyncContextManager[MountedVolume]:
         return opened_volume(self._settings, self._stats, lambda snapshot: RepositoryFiles(Inodes(), snapshot))
@@ -237,6 +252,7 @@ class RepositoriesSession(_AnySession):
 
     async def _serve_all(self, taken: Handover, held: ExitStack, *, is_ours: bool) -> None:
         space = RepositoriesSpace(self._plan.wanted, self._plan.listed, self._stats, self._lines)
+        self._volumes = space.volumes
         engine = make_channel(space, Failures(self._stats))
         with first_error():
             async with trio.open_nursery() as nursery:

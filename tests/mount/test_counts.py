@@ -41,3 +41,8 @@ def test_counts_are_told_when_they_are_asked_for(engine: str, tmp_path: Path) ->
     assert counts["requests"]["lookup"] >= 1
     assert counts["requests"]["read"] == 1
     assert counts["local_operations"] >= 1
+    now = counts["now"]
+    assert now["lookups"] in (1, 3)  # `a`, and what was listed while the signal was on its way
+    assert now["catalogs"] == 1
+    assert 0 <= now["pins"] <= 2  # the catalog, and the file
+    assert 5 < now["tasks"] < 30
