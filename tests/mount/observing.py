@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
     from tests.compat.zoo_goldens import Golden
@@ -38,6 +38,7 @@ ASKED = (
     "user.nosuch",
 )
 METAINFO = "user.repo_metainfo"
+ALL = {"xattrs": None, "asked": None}
 Record = dict[str, Any]
 
 
@@ -51,15 +52,15 @@ class Observed:
 
 
 def observe(top: Path, golden: Golden | None = None) -> Observed:
-    """Everything below a mountpoint; what has to be asked for only where the golden has it, which saves minutes."""
+    """Everything below a mountpoint; extended attributes only where the golden has them, which saves minutes."""
     root = os.fsencode(top)
     records: dict[str, Record] = {}
     inodes: dict[int, list[str]] = defaultdict(list)
     for path, relative in _walk(root, b""):
         name = relative.decode("latin-1")
         assert name not in records
-        is_asked = golden is None or "asked" in golden.records.get(name, {"asked": None})
-        records[name] = record = _record(path, is_asked=is_asked)
+        wanted = ALL if golden is None else golden.records.get(name, ALL).keys()
+        records[name] = record = _record(path, wanted)
         inodes[record.pop("ino")].append(name)
     status = os.statvfs(root)
     return Observed(
@@ -93,7 +94,7 @@ def _walk(path: bytes, relative: bytes) -> Iterator[tuple[bytes, bytes]]:
         yield from _walk(each.path, relative + b"/" + each.name if relative else each.name)
 
 
-def _record(path: bytes, *, is_asked: bool) -> Record:
+def _record(path: bytes, wanted: Collection[str]) -> Record:
     status = os.lstat(path)
     record: Record = {
         "ino": status.st_ino,
@@ -111,8 +112,9 @@ def _record(path: bytes, *, is_asked: bool) -> Record:
         record["target"] = _told(lambda: os.readlink(path))
     elif stat.S_ISREG(status.st_mode):
         record["sha256"] = _told(lambda: _digest(path))
-    record["xattrs"] = _xattrs(path)
-    if is_asked:
+    if "xattrs" in wanted:
+        record["xattrs"] = _xattrs(path)
+    if "asked" in wanted:
         record["asked"] = {name: _told(lambda name=name: _xattr(path, name)) for name in ASKED}  # type: ignore[misc]
     return record
 
