@@ -16,6 +16,7 @@ from cvmfs_py.fuse import wire_replies as replies
 from cvmfs_py.fuse import wire_requests as requests
 from cvmfs_py.fuse.attr_packer import AttrPacker
 from cvmfs_py.fuse.contents import Contents, plan_pieces
+from cvmfs_py.fuse.volume import FOREVER_S
 from cvmfs_py.fuse.wire import FOPEN_CACHE_DIR, FOPEN_DIRECT_IO, FOPEN_KEEP_CACHE
 from cvmfs_py.vfs.inodes import Inode
 from cvmfs_py.vfs.recent import Recent
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from catalog.opened import OpenObject
-    from cvmfs_py.fuse.volume import KernelTimes, Volume
+    from cvmfs_py.fuse.root_names import RootNames
+    from cvmfs_py.fuse.volume import Volume
     from cvmfs_py.fuse.wire_requests import Request
     from cvmfs_py.vfs.files import Node
 
@@ -51,27 +53,46 @@ class Answer(NamedTuple):
 class Served:
     """One volume with what its answers are made of."""
 
-    def __init__(self, volume: Volume, times: KernelTimes) -> None:
+    def __init__(self, volume: Volume, root_names: RootNames | None) -> None:
+        """`root_names` are for a root whose names will be taken back when they change."""
+        times = volume.times
         self.volume = volume
         self.contents = Contents(volume)
         self._files = volume.files
         self._packer = AttrPacker(volume.view)
-        self._validity = replies.pack_validity(times.entry_s, times.attribute_s)
-        self._root_validity = replies.pack_validity(times.entry_s, times.root_attribute_s)
-        self._negative = replies.pack_negative_entry(replies.pack_validity(times.negative_s, 0))
+        self._root_names = root_names
+        root_attribute_s = times.root_attribute_s if root_names is None else FOREVER_S
+        self._root_validity = replies.pack_validity(0, root_attribute_s)
+        # What is told of a name: for good, and in the root while nobody takes it back.
+        self._validity = replies.pack_validity(FOREVER_S, FOREVER_S)
+        self._negative = replies.pack_negative_entry(replies.pack_validity(FOREVER_S, 0))
+        self._bounded_validity = replies.pack_validity(times.entry_s, times.attribute_s)
+        self._bounded_negative = replies.pack_negative_entry(replies.pack_validity(times.negative_s, 0))
         # Of the last listing, what did not fit: inode, number of the listing, row before it, entries, row after it.
         self._ends: Recent[int] = Recent(_KNOWN_ENDS)  # where listings end; of the root it depends on the revision
         self._rest: tuple[int, int, int, list[Node], int | None] | None = None
 
-    def revision_changed(self) -> None:
+    def revision_changed(self, root: int) -> list[bytes]:
+        """The notices that take back what the kernel was told of this root, if it is the one of this volume."""
         self._rest = None
+        if root != self._files.root or self._root_names is None:
+            return []
+        return self._root_names.take_back(root)
+
+    def _may_last(self, ino: int, name: bytes) -> bool:
+        """Whether the kernel may believe a name in this directory for good."""
+        return ino != self._files.root or (self._root_names is not None and self._root_names.may_last(name))
 
     def lookup(self, request: Request, open_object: OpenObject) -> Answer:
-        node = self._files.lookup(Inode(request.ino), requests.parse_lookup(request), open_object)
+        name = requests.parse_lookup(request)
+        node = self._files.lookup(Inode(request.ino), name, open_object)
+        may_last = self._may_last(request.ino, name)
         if node is None:
-            return Answer(replies.pack_entry_reply(request.unique, self._negative))
+            negative = self._negative if may_last else self._bounded_negative
+            return Answer(replies.pack_entry_reply(request.unique, negative))
         ino, entry = node
-        packed = replies.pack_entry(ino, self._validity, self._packer.pack(ino, entry))
+        validity = self._validity if may_last else self._bounded_validity
+        packed = replies.pack_entry(ino, validity, self._packer.pack(ino, entry))
         return Answer(replies.pack_entry_reply(request.unique, packed), ino, 1)
 
     def getattr(self, request: Request, open_object: OpenObject) -> Answer:
@@ -137,20 +158,29 @@ class Served:
 
     def list_entries(self, request: Request, open_object: OpenObject) -> Answer:
         """Names with all their attributes, so that nobody has to look them up."""
-        validity, pack_attr = self._validity, self._packer.pack
+        lasting, pack_attr = self._validity, self._packer.pack
         pack_entry, pack_record = replies.pack_entry, replies.pack_direntplus
+        is_root, is_outdated = request.ino == self._files.root, self._is_outdated(request)
 
         def pack(node: Node, position: int) -> bytes:
             ino, entry = node
-            if not ino:  # whoever wants to know more has to look it up
-                return pack_record(replies.NO_ENTRY, UNKNOWN_INO, position, entry.name, entry.mode >> 12)
-            packed = pack_entry(ino, validity, pack_attr(ino, entry))
+            # Whoever wants to know more has to look it up: what was so in an earlier revision would count as told now.
+            if not ino or is_outdated:
+                return pack_record(replies.NO_ENTRY, ino or UNKNOWN_INO, position, entry.name, entry.mode >> 12)
+            is_bounded = is_root and not self._may_last(request.ino, entry.name)
+            packed = pack_entry(ino, self._bounded_validity if is_bounded else lasting, pack_attr(ino, entry))
             return pack_record(packed, ino, position, entry.name, entry.mode >> 12)
 
         def pack_dot(ino: int, position: int, name: bytes, kind: int) -> bytes:
             return replies.pack_direntplus(replies.NO_ENTRY, ino, position, name, kind)
 
-        return self._list(request, open_object, pack, pack_dot, _SMALLEST_PLUS_BYTES, is_lookup=True)
+        return self._list(request, open_object, pack, pack_dot, _SMALLEST_PLUS_BYTES, is_lookup=not is_outdated)
+
+    def _is_outdated(self, request: Request) -> bool:
+        """Whether a listing of the root goes on that began in an earlier revision."""
+        _, offset, _ = requests.parse_read(request)
+        ino = Inode(request.ino)
+        return bool(offset) and ino == self._files.root and offset >> _LISTING_SHIFT != self._files.listing(ino)
 
     def _list(
         self,

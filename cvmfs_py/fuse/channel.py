@@ -27,10 +27,10 @@ from cvmfs_py.errors import FsError, MountError
 from cvmfs_py.fuse import wire_replies as replies
 from cvmfs_py.fuse import wire_requests as requests
 from cvmfs_py.fuse.answers import Answer, Served, refuse_change
-from cvmfs_py.fuse.volume import FOREVER_S, KernelTimes
+from cvmfs_py.fuse.root_names import RootNames
 from cvmfs_py.fuse.wire import UNANSWERED, InitFlag, Opcode, host_refusal
 from cvmfs_py.fuse.wire_init import Negotiation, Wishes, negotiate, pack_init_reply, pack_version_reply, parse_init
-from cvmfs_py.fuse.wire_notices import pack_inc_epoch, pack_inval_inode
+from cvmfs_py.fuse.wire_notices import pack_inval_inode
 from cvmfs_py.fuse.wire_requests import MalformedRequestError, Request
 from cvmfs_py.vfs.namespace import NotAttached
 
@@ -132,13 +132,8 @@ class Channel:
         return len(self._waiting)
 
     def revision_changed(self, root: Inode) -> None:
-        """Every name is asked for again at its next use. Old kernels believe names for a bounded time instead."""
-        for served in self._served.values():
-            served.revision_changed()
-        notices = [pack_inval_inode(root)]
-        if self._agreed is not None and self._agreed.has_inc_epoch:
-            notices.insert(0, pack_inc_epoch())
-        self.notify(notices)
+        """What the kernel was told of the names in this root is taken back."""
+        self.notify([notice for served in self._served.values() for notice in served.revision_changed(root)])
 
     def forget_volume(self, volume: Volume) -> None:
         served = self._served.pop(id(volume), None)
@@ -151,9 +146,12 @@ class Channel:
             self._nursery.start_soon(self._notify, notices)
 
     async def _notify(self, notices: Sequence[bytes]) -> None:
+        await trio.to_thread.run_sync(self._write_notices, notices)
+
+    def _write_notices(self, notices: Sequence[bytes]) -> None:
         for notice in notices:
             try:
-                await trio.to_thread.run_sync(os.write, self._fd, notice)
+                os.write(self._fd, notice)
             except OSError as error:
                 if error.errno not in (errno.ENOENT, *_ENDED):  # ENOENT: the kernel knows nothing of it
                     _log.warning("the kernel does not take a notice: %s", error.strerror)
@@ -333,14 +331,9 @@ class Channel:
         volume = self._space.owner(ino)
         found = self._served.get(id(volume))
         if found is None:
-            found = self._served[id(volume)] = Served(volume, self._times_of(volume))
+            agreed = self._agreed if volume.times.are_taken_back else None
+            found = self._served[id(volume)] = Served(volume, None if agreed is None else RootNames(agreed))
         return found
-
-    def _times_of(self, volume: Volume) -> KernelTimes:
-        """What can be taken back with one notice may be believed for ever."""
-        if self._agreed is not None and self._agreed.has_inc_epoch:
-            return KernelTimes(FOREVER_S, FOREVER_S)
-        return volume.times
 
     # --- sending
 

@@ -98,7 +98,7 @@ def walk(top: Path | str) -> None:
 
 
 def cost_of_a_walk(mounted: Masked, top: Path, expected: Counter[str]) -> Counter[str]:
-    """The requests of a walk over what is known. Another try, when it may be that the kernel had to forget something."""
+    """The requests of a walk over what is known. Once more, when the kernel may have had to forget something."""
     for _ in range(TRIES):
         before = mounted.counts()
         walk(top)
