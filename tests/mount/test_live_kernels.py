@@ -34,7 +34,7 @@ pytestmark = [
     pytest.mark.skipif(NGINX is None, reason="needs nginx"),
 ]
 PROFILES = (NEWEST, LINUX_6_6, LINUX_5_4)
-MANY = 600  # names of the root: more than the kernel asks for at a time
+MANY = [f"name{number}".ljust(120, "-") for number in range(600)]  # in the root: more than are asked for at a time
 REVISIONS = 3
 # What a program does whose working directory changes: it goes on there, and then enters it anew.
 IN_DIRECTORY = """
@@ -50,7 +50,7 @@ def live(tmp_path: Path) -> Live:
     live.write(deleted=b"gone soon", before__inner=b"moved", work__file=b"old ", work__other=b"still ", apart=b"x")
     live.write(nested__deep__file=b"n" * 50_000, inner__file=b"old", pair__a=b"0", pair__b=b"0")
     live.write(**{"nested__.cvmfscatalog": b"", "inner__.cvmfscatalog": b""})
-    live.write(**{f"name{number}": b"old" for number in range(MANY)})
+    live.write(**dict.fromkeys(MANY, b"old"))
     (live.tree / "link").symlink_to("changed")
     shutil.copy("/bin/cat", live.tree / "program")
     live.publish()
@@ -145,8 +145,9 @@ class Use:
 
     def check_listing(self) -> None:
         """One that began before goes on as it was, and nothing of it stays with the kernel."""
-        assert {entry.name for entry in self.listing} > {f"name{number}" for number in range(MANY // 2, MANY)}
-        assert {(self.top / f"name{number}").read_bytes() for number in range(MANY)} == {b"new"}
+        rest = {entry.name for entry in self.listing}
+        assert len(rest.intersection(MANY)) >= len(MANY) - 1
+        assert {(self.top / name).read_bytes() for name in MANY} == {b"new"}
         assert set(os.listdir(self.top)) >= {"added", "after", "apart"}
 
     def check_old(self) -> None:
@@ -175,7 +176,7 @@ def publish_changes(live: Live) -> None:
     live.write(changed=b"second", deleted=None, added=b"other", same=b"\1" * SAME_BYTES, inner__file=b"new")
     live.write(file_to_directory=None, work__file=b"new ", work__new=b"new file", pair__c=b"")
     live.write(file_to_directory__inner=b"inner", program=b"#!/bin/sh\necho new program\n", apart=b"y")
-    live.write(**{f"name{number}": b"new" for number in range(MANY)})
+    live.write(**dict.fromkeys(MANY, b"new"))
     (live.tree / "program").chmod(0o755)
     shutil.rmtree(live.tree / "directory_to_file")
     live.write(directory_to_file=b"file")
