@@ -72,11 +72,11 @@ class Served:
         self._ends: Recent[int] = Recent(_KNOWN_ENDS)  # where listings end; of the root it depends on the revision
         self._rest: tuple[int, int, int, list[Node], int | None] | None = None
 
-    def revision_changed(self, root: int) -> list[bytes]:
-        """The notices that take back what the kernel was told of this root, if it is the one of this volume."""
+    def revision_changed(self, root: int) -> tuple[list[bytes], list[bytes]]:
+        """What takes back what the kernel was told of this root, if it is the one of this volume; as `RootNames`."""
         self._rest = None
         if root != self._files.root or self._root_names is None:
-            return []
+            return [], []
         return self._root_names.take_back(root)
 
     def _may_last(self, ino: int, name: bytes) -> bool:

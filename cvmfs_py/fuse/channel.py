@@ -96,6 +96,8 @@ class Channel:
         self._agreed: Negotiation | None = None
         self._served: dict[int, Served] = {}  # by the identity of the volume
         self._waiting: dict[int, trio.CancelScope] = {}  # requests that are not answered yet
+        self._waited_for: dict[int, int] = {}  # their inodes
+        self._answered = trio.lowlevel.ParkingLot()  # for who waits until none of some inode is left
         self._fd = -1
         self._is_serving = False
         self._is_stopping = trio.Event()
@@ -133,19 +135,28 @@ class Channel:
 
     def revision_changed(self, root: Inode) -> None:
         """What the kernel was told of the names in this root is taken back."""
-        self.notify([notice for served in self._served.values() for notice in served.revision_changed(root)])
+        for served in self._served.values():
+            at_once, locking = served.revision_changed(root)
+            if at_once:
+                self.notify(at_once)
+            if locking:
+                self.notify(locking, locked=root)
 
     def forget_volume(self, volume: Volume) -> None:
         served = self._served.pop(id(volume), None)
         if served is not None:
             served.contents.close()
 
-    def notify(self, notices: Sequence[bytes]) -> None:
-        """Tells the kernel something that it has not asked for."""
+    def notify(self, notices: Sequence[bytes], locked: int | None = None) -> None:
+        """Tells the kernel something that it has not asked for. Notices about names lock their directory for it."""
         if self._is_serving and self._agreed is not None:
-            self._nursery.start_soon(self._notify, notices)
+            self._nursery.start_soon(self._notify, notices, locked)
 
-    async def _notify(self, notices: Sequence[bytes]) -> None:
+    async def _notify(self, notices: Sequence[bytes], locked: int | None) -> None:
+        # Who waits for an answer about a directory may hold its lock. Were this process killed while a thread of it
+        # waits for that lock, neither could ever end: the kernel would go on waiting for the answer.
+        while locked is not None and locked in self._waited_for.values():
+            await self._answered.park()
         await trio.to_thread.run_sync(self._write_notices, notices)
 
     def _write_notices(self, notices: Sequence[bytes]) -> None:
@@ -303,6 +314,7 @@ class Channel:
     def _start(self, request: Request, work: Callable[..., object], *arguments: object) -> None:
         scope = trio.CancelScope()
         self._waiting[request.unique] = scope
+        self._waited_for[request.unique] = request.ino
         self._nursery.start_soon(self._wait, request, scope, work, arguments)
 
     async def _wait(
@@ -323,7 +335,8 @@ class Channel:
             raise
         finally:
             if self._waiting.get(request.unique) is scope:
-                del self._waiting[request.unique]
+                del self._waiting[request.unique], self._waited_for[request.unique]
+            self._answered.unpark_all()
         if scope.cancelled_caught:
             self._send_error(request.unique, errno.EINTR)
 

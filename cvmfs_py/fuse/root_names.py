@@ -42,12 +42,13 @@ class RootNames:
         self._told.add(name)
         return True
 
-    def take_back(self, root: int) -> list[bytes]:
-        """The notices for a new revision, in their order. The last one is for attributes and listing of the root."""
+    def take_back(self, root: int) -> tuple[list[bytes], list[bytes]]:
+        """The notices for a new revision: those to be written at once, and then those for which the root is locked."""
         if self._has_epochs:
             # The kernel numbers the names of a listing when it has taken the answer apart: one of the old revision that
             # is under way counts as told in the new epoch. A notice about a name waits until no listing is under way.
-            return [pack_inc_epoch(), pack_inval_entry(root, _NO_NAME), pack_inc_epoch(), pack_inval_inode(root)]
+            at_once = [pack_inc_epoch(), pack_inval_inode(root)]
+            return at_once, [pack_inval_entry(root, _NO_NAME), pack_inc_epoch()]
         notices = [pack_inval_entry(root, name, expire_only=self._is_expiring) for name in self._told]
         self._told.clear()
-        return [*notices, pack_inval_inode(root)]
+        return [pack_inval_inode(root)], notices

@@ -15,12 +15,14 @@ from cvmfs_py.fuse.volume import FOREVER_S
 from cvmfs_py.fuse.wire import Notice, Opcode
 from cvmfs_py.fuse.wire_init import Wishes
 from cvmfs_py.mount.assemble import Wanted
+from cvmfs_py.mount.facts import mount_facts
 from cvmfs_py.mount.log_lines import RecentLines
 from cvmfs_py.mount.repositories import NAME_S, RepositoriesSpace
 from cvmfs_py.stats import Stats
 from tests.compat.zoo_goldens import FQRN, KEY, ROOT_HASHES, make_document_root
 from tests.flow.channel_world import Kernel, connected, talking
-from tests.flow.test_channel import READDIR
+from tests.flow.test_channel import READDIR, Holding
+from tests.simulator.fault_server import FaultServer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,14 +70,31 @@ async def test_an_old_kernel_is_told_what_it_knows_of_the_root(tmp_path: Path) -
         for parent, name in ((ROOT, b"absent"), (ROOT, b"hello.txt"), (ino, b"many"), (ino, b"absent too")):
             await ask(kernel, parent, name)
         kernel.channel.revision_changed(kernel.volume.files.root)
-        found = set()
-        for _ in range(3):
-            notice = await kernel.notice()
-            kind, parent, size = struct.unpack_from("<4xi8xQI", notice)
-            assert (kind, parent) == (Notice.INVAL_ENTRY, ROOT)
-            found.add(notice[32 : 32 + size])
-        assert found == {b"dirs", b"absent", b"hello.txt"}
-        assert struct.unpack_from("<4xi8xQ", await kernel.notice()) == (Notice.INVAL_INODE, ROOT)
+        notices = [await kernel.notice() for _ in range(4)]
+        found = {struct.unpack_from("<4xi8xQ", notice) for notice in notices}
+        assert found == {(Notice.INVAL_ENTRY, ROOT), (Notice.INVAL_INODE, ROOT)}
+        assert {notice[32:-1] for notice in notices} >= {b"dirs", b"absent", b"hello.txt"}
+
+
+async def test_no_lock_is_asked_for_that_somebody_has_who_waits_for_an_answer(tmp_path: Path) -> None:
+    """The kernel would not let go of a process that is killed while it waits for the lock."""
+    script = Holding(make_document_root(tmp_path / "www"))
+    with FaultServer(script) as server:
+        async with talking(tmp_path, server.url, OLD, TIMEOUT_DIRECT="60") as kernel:
+            await ask(kernel, ROOT, b"hello.txt")
+            kernel.volume.facts = mount_facts(kernel.volume, RecentLines(), lambda: 0.0)
+            script.is_holding = True
+            waiting = await kernel.send(Opcode.GETXATTR, ROOT, struct.pack("<II", 4096, 0) + b"user.repo_metainfo\0")
+            assert (await kernel.ask(Opcode.GETATTR, ROOT, bytes(16))).error == 0
+            assert kernel.channel.waiting_count == 1
+            kernel.channel.revision_changed(ROOT)
+            assert struct.unpack_from("<4xi8xQ", await kernel.notice()) == (Notice.INVAL_INODE, ROOT)
+            for _ in range(20):
+                assert (await kernel.ask(Opcode.GETATTR, ROOT, bytes(16))).error == 0
+            assert not kernel.unclaimed_notices
+            await kernel.send(Opcode.INTERRUPT, 0, struct.pack("<Q", waiting))
+            assert (await kernel.reply_to(waiting)).error == errno.EINTR
+            assert struct.unpack_from("<4xi8xQ", await kernel.notice()) == (Notice.INVAL_ENTRY, ROOT)
 
 
 @pytest.mark.parametrize("wishes", [OLD, NEW], ids=["old kernel", "new kernel"])

@@ -22,8 +22,8 @@ class TestWithEpochs:
         assert all(names.may_last(b"%d" % number) for number in range(10))
 
     def test_is_taken_back_before_and_after_the_listings_under_way(self) -> None:
-        epoch, barrier, again, attributes = RootNames(agreed(44)).take_back(ROOT)
-        assert (epoch, again, attributes) == (pack_inc_epoch(), pack_inc_epoch(), pack_inval_inode(ROOT))
+        at_once, (barrier, again) = RootNames(agreed(44)).take_back(ROOT)
+        assert (at_once, again) == ([pack_inc_epoch(), pack_inval_inode(ROOT)], pack_inc_epoch())
         assert barrier.startswith(pack_inval_entry(ROOT, b".cvmfs-py"))
 
 
@@ -36,13 +36,13 @@ class TestNameByName:
         names = RootNames(agreed(minor, flags))
         for name in (b"a", b"b", b"a"):
             assert names.may_last(name)
-        *notices, last = names.take_back(ROOT)
+        at_once, notices = names.take_back(ROOT)
         assert sorted(notices) == sorted(pack_inval_entry(ROOT, name, expires) for name in (b"a", b"b"))
-        assert last == pack_inval_inode(ROOT)
-        assert names.take_back(ROOT) == [pack_inval_inode(ROOT)]
+        assert at_once == [pack_inval_inode(ROOT)]
+        assert names.take_back(ROOT) == ([pack_inval_inode(ROOT)], [])
 
     def test_those_beyond_the_limit_do_not_last(self, minor: int, flags: InitFlag, expires: bool) -> None:
         names = RootNames(agreed(minor, flags), limit=2)
         assert [names.may_last(name) for name in (b"a", b"b", b"c", b"a")] == [True, True, False, True]
-        assert len(names.take_back(ROOT)) == 3
+        assert len(names.take_back(ROOT)[1]) == 2
         assert names.may_last(b"c")
