@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.compat.zoo_goldens import Golden
@@ -38,7 +38,6 @@ ASKED = (
     "user.nosuch",
 )
 METAINFO = "user.repo_metainfo"
-ALL = {"xattrs": None, "asked": None}
 Record = dict[str, Any]
 
 
@@ -51,16 +50,19 @@ class Observed:
     statvfs: dict[str, int]
 
 
-def observe(top: Path, golden: Golden | None = None) -> Observed:
-    """Everything below a mountpoint; extended attributes only where the golden has them, which saves minutes."""
+def observe(top: Path, golden: Golden | None = None, most: int | None = None) -> Observed:
+    """Everything below a mountpoint, or so much of each directory.
+
+    What has to be asked for by name only where the golden has it, which saves minutes.
+    """
     root = os.fsencode(top)
     records: dict[str, Record] = {}
     inodes: dict[int, list[str]] = defaultdict(list)
-    for path, relative in _walk(root, b""):
+    for path, relative in _walk(root, b"", most):
         name = relative.decode("latin-1")
         assert name not in records
-        wanted = ALL if golden is None else golden.records.get(name, ALL).keys()
-        records[name] = record = _record(path, wanted)
+        is_asked = golden is None or "asked" in golden.records.get(name, {"asked": None})
+        records[name] = record = _record(path, is_asked=is_asked)
         inodes[record.pop("ino")].append(name)
     status = os.statvfs(root)
     return Observed(
@@ -77,12 +79,12 @@ def observe(top: Path, golden: Golden | None = None) -> Observed:
     )
 
 
-def _walk(path: bytes, relative: bytes) -> Iterator[tuple[bytes, bytes]]:
+def _walk(path: bytes, relative: bytes, most: int | None) -> Iterator[tuple[bytes, bytes]]:
     yield path, relative
     if not stat.S_ISDIR(os.lstat(path).st_mode):
         return
     with os.scandir(path) as scan:
-        listed = sorted(scan, key=lambda each: each.name)
+        listed = sorted(scan, key=lambda each: each.name)[:most]
     for each in listed:
         status = os.lstat(each.path)
         # What a listing says of an entry is what a look at it says.
@@ -91,10 +93,10 @@ def _walk(path: bytes, relative: bytes) -> Iterator[tuple[bytes, bytes]]:
             stat.S_ISDIR(status.st_mode),
             stat.S_ISLNK(status.st_mode),
         ), each.path
-        yield from _walk(each.path, relative + b"/" + each.name if relative else each.name)
+        yield from _walk(each.path, relative + b"/" + each.name if relative else each.name, most)
 
 
-def _record(path: bytes, wanted: Collection[str]) -> Record:
+def _record(path: bytes, *, is_asked: bool) -> Record:
     status = os.lstat(path)
     record: Record = {
         "ino": status.st_ino,
@@ -112,9 +114,8 @@ def _record(path: bytes, wanted: Collection[str]) -> Record:
         record["target"] = _told(lambda: os.readlink(path))
     elif stat.S_ISREG(status.st_mode):
         record["sha256"] = _told(lambda: _digest(path))
-    if "xattrs" in wanted:
-        record["xattrs"] = _xattrs(path)
-    if "asked" in wanted:
+    record["xattrs"] = _xattrs(path)
+    if is_asked:
         record["asked"] = {name: _told(lambda name=name: _xattr(path, name)) for name in ASKED}  # type: ignore[misc]
     return record
 
