@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from catalog.opened import OpenObject
     from cvmfs_py.stats import Stats
     from cvmfs_py.vfs.attrs import View
-    from cvmfs_py.vfs.files import Node, NodePage
+    from cvmfs_py.vfs.files import Following, Node, NodePage
     from cvmfs_py.vfs.inodes import Inode
     from cvmfs_py.vfs.statfs import FileSystemStatus
 
@@ -61,6 +61,8 @@ class Files(Protocol):
     def read_link(self, ino: Inode, open_object: OpenObject) -> bytes: ...
 
     def spans(self, ino: Inode, open_object: OpenObject) -> tuple[Span, ...]: ...
+
+    def following(self, ino: Inode, limit: int, open_object: OpenObject) -> Following: ...
 
 
 class Volume(Protocol):
