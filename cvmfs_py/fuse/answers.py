@@ -17,6 +17,7 @@ from cvmfs_py.fuse import wire_requests as requests
 from cvmfs_py.fuse.attr_packer import AttrPacker
 from cvmfs_py.fuse.contents import Contents, plan_pieces
 from cvmfs_py.fuse.listings import Listings
+from cvmfs_py.fuse.volume import FOREVER_S
 from cvmfs_py.fuse.wire import FOPEN_CACHE_DIR, FOPEN_DIRECT_IO, FOPEN_KEEP_CACHE, Opcode
 from cvmfs_py.vfs.inodes import Inode
 
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from catalog.opened import OpenObject
-    from cvmfs_py.fuse.volume import KernelTimes, Volume
+    from cvmfs_py.fuse.root_names import RootNames
+    from cvmfs_py.fuse.volume import Volume
     from cvmfs_py.fuse.wire_requests import Request
 
     Method: TypeAlias = Callable[["Served", Request, OpenObject], "Answer"]
@@ -44,25 +46,47 @@ class Answer(NamedTuple):
 class Served:
     """One volume with what its answers are made of."""
 
-    def __init__(self, volume: Volume, times: KernelTimes) -> None:
+    def __init__(self, volume: Volume, root_names: RootNames | None) -> None:
+        """`root_names` are for a root whose names will be taken back when they change."""
+        times = volume.times
         self.volume = volume
         self.contents = Contents(volume)
         self._files = volume.files
         self._packer = AttrPacker(volume.view)
-        self._validity = replies.pack_validity(times.entry_s, times.attribute_s)
-        self._root_validity = replies.pack_validity(times.entry_s, times.root_attribute_s)
-        self._negative = replies.pack_negative_entry(replies.pack_validity(times.negative_s, 0))
-        self._listings = Listings(volume.files, self._packer, self._validity)
+        self._root_names = root_names
+        root_attribute_s = times.root_attribute_s if root_names is None else FOREVER_S
+        self._root_validity = replies.pack_validity(0, root_attribute_s)
+        # What is told of a name: for good, and in the root while nobody takes it back.
+        self._validity = replies.pack_validity(FOREVER_S, FOREVER_S)
+        self._negative = replies.pack_negative_entry(replies.pack_validity(FOREVER_S, 0))
+        self._bounded_validity = replies.pack_validity(times.entry_s, times.attribute_s)
+        self._bounded_negative = replies.pack_negative_entry(replies.pack_validity(times.negative_s, 0))
+        self._listings = Listings(volume.files, self._packer, self._validity, self._validity_in_root)
 
-    def revision_changed(self) -> None:
+    def revision_changed(self, root: int) -> tuple[list[bytes], list[bytes]]:
+        """What takes back what the kernel was told of this root, if it is the one of this volume; as `RootNames`."""
         self._listings.revision_changed()
+        if root != self._files.root or self._root_names is None:
+            return [], []
+        return self._root_names.take_back(root)
+
+    def _may_last(self, ino: int, name: bytes) -> bool:
+        """Whether the kernel may believe a name in this directory for good."""
+        return ino != self._files.root or (self._root_names is not None and self._root_names.may_last(name))
+
+    def _validity_in_root(self, name: bytes) -> replies.Validity:
+        return self._validity if self._may_last(self._files.root, name) else self._bounded_validity
 
     def lookup(self, request: Request, open_object: OpenObject) -> Answer:
-        node = self._files.lookup(Inode(request.ino), requests.parse_lookup(request), open_object)
+        name = requests.parse_lookup(request)
+        node = self._files.lookup(Inode(request.ino), name, open_object)
+        may_last = self._may_last(request.ino, name)
         if node is None:
-            return Answer(replies.pack_entry_reply(request.unique, self._negative))
+            negative = self._negative if may_last else self._bounded_negative
+            return Answer(replies.pack_entry_reply(request.unique, negative))
         ino, entry = node
-        packed = replies.pack_entry(ino, self._validity, self._packer.pack(ino, entry))
+        validity = self._validity if may_last else self._bounded_validity
+        packed = replies.pack_entry(ino, validity, self._packer.pack(ino, entry))
         return Answer(replies.pack_entry_reply(request.unique, packed), ino, 1)
 
     def getattr(self, request: Request, open_object: OpenObject) -> Answer:

@@ -28,10 +28,10 @@ from cvmfs_py.errors import FsError, MountError
 from cvmfs_py.fuse import wire_replies as replies
 from cvmfs_py.fuse import wire_requests as requests
 from cvmfs_py.fuse.answers import METHODS, Served
-from cvmfs_py.fuse.volume import FOREVER_S, KernelTimes
+from cvmfs_py.fuse.root_names import RootNames
 from cvmfs_py.fuse.wire import UNANSWERED, InitFlag, Opcode, host_refusal
 from cvmfs_py.fuse.wire_init import Negotiation, Wishes, negotiate, pack_init_reply, pack_version_reply, parse_init
-from cvmfs_py.fuse.wire_notices import pack_inc_epoch, pack_inval_inode
+from cvmfs_py.fuse.wire_notices import pack_inval_inode
 from cvmfs_py.fuse.wire_requests import MalformedRequestError, Request
 from cvmfs_py.vfs.namespace import NotAttached
 
@@ -67,6 +67,8 @@ class Channel:
         self._agreed: Negotiation | None = None
         self._served: dict[int, Served] = {}  # by the identity of the volume
         self._waiting: dict[int, trio.CancelScope] = {}  # requests that are not answered yet
+        self._waited_for: dict[int, int] = {}  # their inodes
+        self._answered = trio.lowlevel.ParkingLot()  # for who waits until none of some inode is left
         self._fd = -1
         self._is_serving = False
         self._awake_s = AWAKE_S if len(os.sched_getaffinity(0)) > 1 else 0.0
@@ -104,28 +106,35 @@ class Channel:
         return len(self._waiting)
 
     def revision_changed(self, root: Inode) -> None:
-        """Every name is asked for again at its next use. Old kernels believe names for a bounded time instead."""
+        """What the kernel was told of the names in this root is taken back."""
         for served in self._served.values():
-            served.revision_changed()
-        notices = [pack_inval_inode(root)]
-        if self._agreed is not None and self._agreed.has_inc_epoch:
-            notices.insert(0, pack_inc_epoch())
-        self.notify(notices)
+            at_once, locking = served.revision_changed(root)
+            if at_once:
+                self.notify(at_once)
+            if locking:
+                self.notify(locking, locked=root)
 
     def forget_volume(self, volume: Volume) -> None:
         served = self._served.pop(id(volume), None)
         if served is not None:
             served.contents.close()
 
-    def notify(self, notices: Sequence[bytes]) -> None:
-        """Tells the kernel something that it has not asked for."""
+    def notify(self, notices: Sequence[bytes], locked: int | None = None) -> None:
+        """Tells the kernel something that it has not asked for. Notices about names lock their directory for it."""
         if self._is_serving and self._agreed is not None:
-            self._nursery.start_soon(self._notify, notices)
+            self._nursery.start_soon(self._notify, notices, locked)
 
-    async def _notify(self, notices: Sequence[bytes]) -> None:
+    async def _notify(self, notices: Sequence[bytes], locked: int | None) -> None:
+        # Who waits for an answer about a directory may hold its lock. Were this process killed while a thread of it
+        # waits for that lock, neither could ever end: the kernel would go on waiting for the answer.
+        while locked is not None and locked in self._waited_for.values():
+            await self._answered.park()
+        await trio.to_thread.run_sync(self._write_notices, notices)
+
+    def _write_notices(self, notices: Sequence[bytes]) -> None:
         for notice in notices:
             try:
-                await trio.to_thread.run_sync(os.write, self._fd, notice)
+                os.write(self._fd, notice)
             except OSError as error:
                 if error.errno not in (errno.ENOENT, *_ENDED):  # ENOENT: the kernel knows nothing of it
                     _log.warning("the kernel does not take a notice: %s", error.strerror)
@@ -301,6 +310,7 @@ class Channel:
     def _start(self, request: Request, work: Callable[..., object], *arguments: object) -> None:
         scope = trio.CancelScope()
         self._waiting[request.unique] = scope
+        self._waited_for[request.unique] = request.ino
         self._nursery.start_soon(self._wait, request, scope, work, arguments)
 
     async def _wait(
@@ -321,7 +331,8 @@ class Channel:
             raise
         finally:
             if self._waiting.get(request.unique) is scope:
-                del self._waiting[request.unique]
+                del self._waiting[request.unique], self._waited_for[request.unique]
+            self._answered.unpark_all()
         if scope.cancelled_caught:
             self._send_error(request.unique, errno.EINTR)
 
@@ -329,14 +340,9 @@ class Channel:
         volume = self._space.owner(ino)
         found = self._served.get(id(volume))
         if found is None:
-            found = self._served[id(volume)] = Served(volume, self._times_of(volume))
+            agreed = self._agreed if volume.times.are_taken_back else None
+            found = self._served[id(volume)] = Served(volume, None if agreed is None else RootNames(agreed))
         return found
-
-    def _times_of(self, volume: Volume) -> KernelTimes:
-        """What can be taken back with one notice may be believed for ever."""
-        if self._agreed is not None and self._agreed.has_inc_epoch:
-            return KernelTimes(FOREVER_S, FOREVER_S)
-        return volume.times
 
     # --- sending
 

@@ -59,10 +59,14 @@ class Part(NamedTuple):
 class Listings:
     """The listings of one volume."""
 
-    def __init__(self, files: Files, packer: AttrPacker, validity: Validity) -> None:
+    def __init__(
+        self, files: Files, packer: AttrPacker, validity: Validity, validity_in_root: Callable[[bytes], Validity]
+    ) -> None:
+        """How long entries are believed; in the root, where they may change, that depends on the name."""
         self._files = files
         self._packer = packer
         self._validity = validity
+        self._validity_in_root = validity_in_root
         self._ends: Recent[int] = Recent(_KNOWN_ENDS)  # where listings end; of the root it depends on the revision
         # Of the last part, what did not fit: inode, number of the listing, row before it, entries, row after it.
         self._rest: tuple[int, int, int, list[Node], int | None] | None = None
@@ -123,16 +127,32 @@ class Listings:
         return False, None
 
     def _entries(self, ino: Inode, position: int, room_bytes: int, open_object: OpenObject) -> Part:
+        if ino == self._files.root:
+            return self._root_entries(position, room_bytes, open_object)
         validity, pack_attr = self._validity, self._packer.pack
         pack_entry_record = replies.pack_entry_record
 
         def pack(node: Node, after: int) -> bytes:
             ino, entry = node
-            if not ino:  # whoever wants to know more has to look it up
-                return replies.pack_name_record(_UNKNOWN_INO, after, entry.name, entry.mode >> 12)
             return pack_entry_record(ino, validity, pack_attr(ino, entry), after, entry.name, entry.mode >> 12)
 
         return self._part(ino, position, room_bytes, open_object, pack, replies.pack_name_record, _SMALLEST_PLUS_BYTES)
+
+    def _root_entries(self, position: int, room_bytes: int, open_object: OpenObject) -> Part:
+        root, pack_attr = self._files.root, self._packer.pack
+        is_outdated = bool(position) and position >> _LISTING_SHIFT != self._files.listing(root)
+
+        def pack(node: Node, after: int) -> bytes:
+            ino, entry = node
+            # Whoever wants to know more has to look it up: what was so in an earlier revision would count as told now.
+            if not ino or is_outdated:
+                return replies.pack_name_record(ino or _UNKNOWN_INO, after, entry.name, entry.mode >> 12)
+            validity = self._validity_in_root(entry.name)
+            return replies.pack_entry_record(ino, validity, pack_attr(ino, entry), after, entry.name, entry.mode >> 12)
+
+        pack_dot = replies.pack_name_record
+        part = self._part(root, position, room_bytes, open_object, pack, pack_dot, _SMALLEST_PLUS_BYTES)
+        return part._replace(lookups=0) if is_outdated else part
 
     def _part(
         self,

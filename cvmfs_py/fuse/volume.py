@@ -24,12 +24,16 @@ FOREVER_S = 365 * 86400.0  # as long as the kernel keeps anything
 
 @dataclass(frozen=True, slots=True)
 class KernelTimes:
-    """How long the kernel may answer by itself. Inodes are bound to content, so what they say never changes."""
+    """How long the kernel may answer by itself for the names in the root, where nobody takes back what it was told.
+
+    Inodes are bound to content, so what they say never changes, nor what the names in them lead to.
+    """
 
     entry_s: float
     negative_s: float
     attribute_s: float = FOREVER_S
     root_attribute_s: float = FOREVER_S  # the root is the one inode that follows a new revision
+    are_taken_back: bool = False  # an engine is told when they are no longer so, by `revision_changed`
 
 
 class Files(Protocol):

@@ -114,7 +114,7 @@ class RepositoriesSpace:
             if entry.volume is None or trio.current_time() - entry.last_use < idle_s:
                 continue
             if entry.volume.files.is_referred_to:
-                self._engine.notify([pack_inval_entry(ROOT, name)])
+                self._engine.notify([pack_inval_entry(ROOT, name)], locked=ROOT)
             else:
                 _log.info("%s is not used any more", os.fsdecode(name))
                 entry.scope.cancel()

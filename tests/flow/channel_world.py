@@ -69,6 +69,10 @@ class Kernel:
         return list(self._replies.values())
 
     @property
+    def unclaimed_notices(self) -> list[bytes]:
+        return list(self._notices)
+
+    @property
     def volume(self) -> MountedVolume:
         assert self._volume is not None
         return self._volume
