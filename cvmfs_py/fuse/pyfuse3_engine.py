@@ -59,7 +59,7 @@ def _guarded(
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Not that the kernel took no answer because it had withdrawn the request: who asked was interrupted, or is gone."""
+    """Not that the kernel took no answer to a request that it had withdrawn: who asked was interrupted, or is gone."""
     text = record.getMessage()
     return "fuse_reply_* failed" not in text or not text.endswith(os.strerror(errno.ENOENT))
 
