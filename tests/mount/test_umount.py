@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(bool(why_no_mounts()), reason=why_no_mounts())
 FQRN = "umount.test.org"
-OTHER = 65534
+OTHER = 12345
 
 
 @pytest.fixture
