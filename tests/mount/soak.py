@@ -1,6 +1,6 @@
 """A soak: readers of a mount that is never left in peace, and what the daemon holds when they have gone.
 
-    python -m tests.mount.soak --seconds 600 --engine channel --seed 1
+    ./dev soak --seconds 600 --engine channel --seed 1
 
 Readers (`soak_reader`) do random things and check every answer; meanwhile they are killed and interrupted, the server
 fails in every way, revisions are published, the kernel's caches are dropped, and the cache is too small for everything.
@@ -325,7 +325,7 @@ class Soak:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Shakes a mount, and tells whether anything was wrong.")
+    parser = argparse.ArgumentParser("./dev soak", description="Shakes a mount, and tells whether anything was wrong.")
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--engine", choices=ENGINES, default=ENGINES[0])
     parser.add_argument("--seed", type=int, default=None)

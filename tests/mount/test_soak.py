@@ -1,4 +1,4 @@
-"""A short soak of both engines. Longer ones: `python -m tests.mount.soak`."""
+"""A short soak of both engines. Longer ones: `./dev soak`."""
 
 from __future__ import annotations
 
