@@ -1,6 +1,7 @@
 """Several mounts in one process, for a test: `python -m tests.mount.several MOUNTS`, a file of JSON by FQRN.
 
-Each mount is [SERVER, KEY, CACHE, MOUNTPOINT]. Prints a line for each mount when it answers, and one when it has ended; ends with the last of them.
+Each mount is [SERVER, KEY, CACHE, MOUNTPOINT]. Prints a line for each when it answers, and one when it has ended; ends
+with the last of them.
 """
 
 from __future__ import annotations
