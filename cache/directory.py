@@ -96,6 +96,10 @@ class DirectoryStore(Store):
             read_only=not os.access(self._objects, os.W_OK),
         )
 
+    @property
+    def pin_count(self) -> int:
+        return self._pins.total
+
     def entries(self) -> Iterator[CacheEntry]:
         is_pinned = self._eviction.is_pinned()
         index = self._ledger.complete()

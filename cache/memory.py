@@ -80,6 +80,10 @@ class MemoryStore(Store):
             read_only=False,
         )
 
+    @property
+    def pin_count(self) -> int:
+        return self._pins.total
+
     def entries(self) -> Iterator[CacheEntry]:
         is_pinned = self._is_pinned()
         uses = list(self._lru.oldest_first())

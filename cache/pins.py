@@ -117,6 +117,11 @@ class PinCounts:
     def __contains__(self, text: str) -> bool:
         return text in self._counts
 
+    @property
+    def total(self) -> int:
+        """Pins, of whichever objects."""
+        return sum(self._counts.values())
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.sizes())
 

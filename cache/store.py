@@ -88,6 +88,11 @@ class Store(ABC):
     @abstractmethod
     def status(self) -> CacheStatus: ...
 
+    @property
+    @abstractmethod
+    def pin_count(self) -> int:
+        """Pins that are open."""
+
     @abstractmethod
     def entries(self) -> Iterator[CacheEntry]:
         """Every object, the most recently used first."""

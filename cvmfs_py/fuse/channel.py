@@ -131,6 +131,10 @@ class Channel:
     def waiting_count(self) -> int:
         return len(self._waiting)
 
+    @property
+    def kept_count(self) -> int:
+        return sum(len(served.contents) for served in self._served.values())
+
     def revision_changed(self, root: Inode) -> None:
         """Every name is asked for again at its next use. Old kernels believe names for a bounded time instead."""
         for served in self._served.values():

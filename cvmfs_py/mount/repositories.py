@@ -101,6 +101,11 @@ class RepositoriesSpace:
             return self
         raise FsError(errno.ESTALE, f"inode {ino} is not known")
 
+    @property
+    def volumes(self) -> tuple[MountedVolume, ...]:
+        """The repositories that are attached."""
+        return tuple(self._volumes.values())
+
     async def run_repositories(self, engine: Channel, nursery: trio.Nursery) -> None:
         """Attaches in this nursery, and lets go of what nobody uses."""
         self._engine, self._nursery = engine, nursery

@@ -37,7 +37,7 @@ from cvmfs_py.vfs.files import RepositoryFiles
 from cvmfs_py.vfs.inodes import Inodes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Collection
     from contextlib import AbstractAsyncContextManager
 
     from cvmfs_py.config.settings import Settings
@@ -112,9 +112,11 @@ class _AnySession:
         self._registration: Registration | None = None
         logging.getLogger().addHandler(self._lines)
 
-    async def _serve(self, engine: Engine, taken: Handover, nursery: trio.Nursery) -> None:
+    async def _serve(
+        self, engine: Engine, taken: Handover, nursery: trio.Nursery, volumes: Callable[[], Collection[MountedVolume]]
+    ) -> None:
         """Ends everything when the mount ends."""
-        nursery.start_soon(tell_counts_on_signal, self._stats)
+        nursery.start_soon(tell_counts_on_signal, self._stats, engine, volumes)
         await engine.serve(taken.fd, ())
         nursery.cancel_scope.cancel()
 
@@ -169,19 +171,20 @@ class Session(_AnySession):
     def __init__(self, plan: MountPlan, settings: Settings, announcer: Announcing) -> None:
         super().__init__(plan, settings, announcer)
         self._space = SingleSpace()
+        self._volumes: list[MountedVolume] = []  # the one, once it is open
         self._engine = make_engine(settings.engine, self._space, Failures(self._stats))
 
     async def serve_mounted(self) -> None:
         """Opens the repository first: what is wrong with it is said before anything is mounted."""
         async with self._opened() as volume:
-            self._space.open(volume)
+            self._open(volume)
             with ExitStack() as held:
                 await self._serve_and_follow(self._obtain(held), volume, held)
 
     async def _serve_and_follow(self, taken: Handover, volume: MountedVolume, held: ExitStack) -> None:
         with first_error():
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._serve, self._engine, taken, nursery)
+                nursery.start_soon(self._serve, self._engine, taken, nursery, lambda: self._volumes)
                 nursery.start_soon(self._end_on_signals, self._engine, taken)
                 await self._probe()
                 raise_readahead(taken.device)
@@ -195,10 +198,10 @@ class Session(_AnySession):
         with ExitStack() as held, first_error():
             held.callback(os.close, taken.fd)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._serve, self._engine, taken, nursery)
+                nursery.start_soon(self._serve, self._engine, taken, nursery, lambda: self._volumes)
                 try:
                     async with self._opened() as volume:
-                        self._space.open(volume)
+                        self._open(volume)
                         self._register(taken, held, volume.files.snapshot)
                         self._follow(volume, nursery)
                         self._announcer.ready()
@@ -209,6 +212,10 @@ class Session(_AnySession):
 
     def _opened(self) -> AbstractAsyncContextManager[MountedVolume]:
         return opened_volume(self._settings, self._stats, lambda snapshot: RepositoryFiles(Inodes(), snapshot))
+
+    def _open(self, volume: MountedVolume) -> None:
+        self._space.open(volume)
+        self._volumes.append(volume)
 
     def _follow(self, volume: MountedVolume, nursery: trio.Nursery) -> None:
         follow(volume, self._lines, nursery, lambda: self._revision_changed(volume))
@@ -241,7 +248,7 @@ class RepositoriesSession(_AnySession):
         with first_error():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(space.run_repositories, engine, nursery)
-                nursery.start_soon(self._serve, engine, taken, nursery)
+                nursery.start_soon(self._serve, engine, taken, nursery, lambda: space.volumes)
                 if is_ours:
                     nursery.start_soon(self._end_on_signals, engine, taken)
                     await self._probe()

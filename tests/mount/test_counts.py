@@ -41,3 +41,10 @@ def test_counts_are_told_when_they_are_asked_for(engine: str, tmp_path: Path) ->
     assert counts["requests"]["lookup"] >= 1
     assert counts["requests"]["read"] == 1
     assert counts["local_operations"] >= 1
+    now = counts["now"]
+    assert now["lookups"] >= 1
+    assert now["attached_catalogs"] == 1
+    # Of each catalog its database; nothing else is open longer than it is used, but what is kept.
+    assert now["pins"] == now["attached_catalogs"] + now["kept_objects"]
+    assert now["downloads"] == 0
+    assert now["tasks"] > 1
