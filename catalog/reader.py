@@ -15,7 +15,7 @@ from cache.address import ContentHash, Kind
 from catalog.chunks import read_chunks
 from catalog.entry import Entry, check_name, damaged_row, entry_from_row
 from catalog.errors import Subject, show_path
-from catalog.flags import ALGORITHM_SHIFT, ALGORITHMS
+from catalog.flags import ALGORITHM_SHIFT, ALGORITHMS, HIDDEN
 from catalog.links import FirstLinks, Paths
 from catalog.pathkey import path_key
 from catalog.properties import Properties, catalog_properties
@@ -124,7 +124,7 @@ class Catalog:
             if entry.rowid <= after_rowid:
                 raise self._subject.damaged(f"its row {entry.rowid} is out of order")
             after_rowid = entry.rowid
-            if hidden or not entry.is_hidden:
+            if hidden or not entry.flags & HIDDEN:
                 entries.append(entry)
         return Page(entries, after_rowid if len(rows) == limit else None)
 

@@ -52,9 +52,13 @@ class CatalogTree:
     def open_directory(self, path: bytes, open_object: OpenObject) -> DirectoryView | None:
         """The contents of a directory; loads its catalog if it is a mountpoint. None: there is no directory here."""
         located = self.lookup(path, open_object)
-        if located is None or not located.entry.is_directory:
+        return None if located is None else self.open_located(located, open_object)
+
+    def open_located(self, located: Located, open_object: OpenObject) -> DirectoryView | None:
+        """As `open_directory`, for an entry that was found before."""
+        if not located.entry.is_directory:
             return None
-        return DirectoryView(located.entry, self._catalog_within(located, open_object), path)
+        return DirectoryView(located.entry, self._catalog_within(located, open_object), located.path)
 
     def mounted(self, mountpoint: bytes, open_object: OpenObject) -> Catalog:
         """The catalog of a mountpoint that was attached before, attached again if it was evicted."""

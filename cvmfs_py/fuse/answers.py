@@ -9,38 +9,33 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from cvmfs_py.errors import FsError
 from cvmfs_py.fuse import wire_replies as replies
 from cvmfs_py.fuse import wire_requests as requests
 from cvmfs_py.fuse.attr_packer import AttrPacker
 from cvmfs_py.fuse.contents import Contents, plan_pieces
-from cvmfs_py.fuse.wire import FOPEN_CACHE_DIR, FOPEN_DIRECT_IO, FOPEN_KEEP_CACHE
+from cvmfs_py.fuse.listings import Listings
+from cvmfs_py.fuse.volume import FOREVER_S
+from cvmfs_py.fuse.wire import FOPEN_CACHE_DIR, FOPEN_DIRECT_IO, FOPEN_KEEP_CACHE, Opcode
 from cvmfs_py.vfs.inodes import Inode
-from cvmfs_py.vfs.recent import Recent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from catalog.opened import OpenObject
-    from cvmfs_py.fuse.volume import KernelTimes, Volume
+    from cvmfs_py.fuse.root_names import RootNames
+    from cvmfs_py.fuse.volume import Volume
     from cvmfs_py.fuse.wire_requests import Request
-    from cvmfs_py.vfs.files import Node
 
-_DOTS = 2  # positions of a listing before the first row
-_LISTING_SHIFT = 25  # positions in the root have the number of the listing, 6 bits, above these: old programs take 31
+    Method: TypeAlias = Callable[["Served", Request, OpenObject], "Answer"]
+
 READ_ONLY = "repositories are read-only"
-_DIRECTORY = 4  # what a record says of the kind of a directory
-UNKNOWN_INO = 0xFFFFFFFF  # what listings say where there is no number yet
-_SMALLEST_RECORD_BYTES = 32
-_SMALLEST_PLUS_BYTES = 160
-_KNOWN_ENDS = 1024
-_MOST_ENTRIES = 4096  # in one reply: some 20 ms of work
 
 
 class Answer(NamedTuple):
-    """A reply, and the inodes it makes the kernel count one more lookup of: so many in the range of `ino`."""
+    """A reply, and the inodes it makes the kernel count one more lookup of, as `Part`."""
 
     message: bytes
     ino: int = 0
@@ -51,27 +46,47 @@ class Answer(NamedTuple):
 class Served:
     """One volume with what its answers are made of."""
 
-    def __init__(self, volume: Volume, times: KernelTimes) -> None:
+    def __init__(self, volume: Volume, root_names: RootNames | None) -> None:
+        """`root_names` are for a root whose names will be taken back when they change."""
+        times = volume.times
         self.volume = volume
         self.contents = Contents(volume)
         self._files = volume.files
         self._packer = AttrPacker(volume.view)
-        self._validity = replies.pack_validity(times.entry_s, times.attribute_s)
-        self._root_validity = replies.pack_validity(times.entry_s, times.root_attribute_s)
-        self._negative = replies.pack_negative_entry(replies.pack_validity(times.negative_s, 0))
-        # Of the last listing, what did not fit: inode, number of the listing, row before it, entries, row after it.
-        self._ends: Recent[int] = Recent(_KNOWN_ENDS)  # where listings end; of the root it depends on the revision
-        self._rest: tuple[int, int, int, list[Node], int | None] | None = None
+        self._root_names = root_names
+        root_attribute_s = times.root_attribute_s if root_names is None else FOREVER_S
+        self._root_validity = replies.pack_validity(0, root_attribute_s)
+        # What is told of a name: for good, and in the root while nobody takes it back.
+        self._validity = replies.pack_validity(FOREVER_S, FOREVER_S)
+        self._negative = replies.pack_negative_entry(replies.pack_validity(FOREVER_S, 0))
+        self._bounded_validity = replies.pack_validity(times.entry_s, times.attribute_s)
+        self._bounded_negative = replies.pack_negative_entry(replies.pack_validity(times.negative_s, 0))
+        self._listings = Listings(volume.files, self._packer, self._validity, self._validity_in_root)
 
-    def revision_changed(self) -> None:
-        self._rest = None
+    def revision_changed(self, root: int) -> tuple[list[bytes], list[bytes]]:
+        """What takes back what the kernel was told of this root, if it is the one of this volume; as `RootNames`."""
+        self._listings.revision_changed()
+        if root != self._files.root or self._root_names is None:
+            return [], []
+        return self._root_names.take_back(root)
+
+    def _may_last(self, ino: int, name: bytes) -> bool:
+        """Whether the kernel may believe a name in this directory for good."""
+        return ino != self._files.root or (self._root_names is not None and self._root_names.may_last(name))
+
+    def _validity_in_root(self, name: bytes) -> replies.Validity:
+        return self._validity if self._may_last(self._files.root, name) else self._bounded_validity
 
     def lookup(self, request: Request, open_object: OpenObject) -> Answer:
-        node = self._files.lookup(Inode(request.ino), requests.parse_lookup(request), open_object)
+        name = requests.parse_lookup(request)
+        node = self._files.lookup(Inode(request.ino), name, open_object)
+        may_last = self._may_last(request.ino, name)
         if node is None:
-            return Answer(replies.pack_entry_reply(request.unique, self._negative))
+            negative = self._negative if may_last else self._bounded_negative
+            return Answer(replies.pack_entry_reply(request.unique, negative))
         ino, entry = node
-        packed = replies.pack_entry(ino, self._validity, self._packer.pack(ino, entry))
+        validity = self._validity if may_last else self._bounded_validity
+        packed = replies.pack_entry(ino, validity, self._packer.pack(ino, entry))
         return Answer(replies.pack_entry_reply(request.unique, packed), ino, 1)
 
     def getattr(self, request: Request, open_object: OpenObject) -> Answer:
@@ -96,30 +111,32 @@ class Served:
         is_direct_io = self._files.node(ino, open_object).entry.is_direct_io
         return Answer(replies.pack_open_reply(request.unique, 0, FOPEN_DIRECT_IO if is_direct_io else FOPEN_KEEP_CACHE))
 
-    def read_now(self, request: Request, open_object: OpenObject) -> bytes | bytearray | None:
+    def read_now(self, request: Request, open_object: OpenObject) -> bytes | memoryview | None:
         """The bytes that are asked for, when they are in memory. None: the disk has to be waited for."""
         _, offset, size_bytes = requests.parse_read(request)
         ino = Inode(request.ino)
         contents = self.contents
+        if not offset:
+            contents.begins(request.pid, ino)
         spans = contents.spans(ino, open_object)
-        if len(spans) == 1 and offset == 0 and spans[0].length <= size_bytes:
-            data = contents.read_whole(spans[0], open_object)
+        if len(spans) == 1 and not offset and spans[0].length <= size_bytes:
+            data = contents.read_whole(request.pid, ino, spans[0], open_object)
             if data is not None:
                 return data
         pieces = plan_pieces(spans, offset, size_bytes)
         if not pieces:
             return b""
-        if len(spans) > 1:
-            contents.fetch_ahead(ino, spans, offset, size_bytes)
         contents.hold(tuple(piece.span.ref for piece in pieces), open_object)
-        return contents.read_now(pieces)
+        data = contents.read_now(pieces)
+        contents.look_ahead(ino, spans, offset, size_bytes)
+        return data
 
-    async def read(self, request: Request) -> bytes | bytearray:
+    async def read(self, request: Request) -> bytes | memoryview:
         """The same, however long it takes."""
         _, offset, size_bytes = requests.parse_read(request)
         ino = Inode(request.ino)
         spans = await self.volume.run(lambda open_object: self.contents.spans(ino, open_object), is_data=True)
-        return await self.contents.read(ino, spans, offset, size_bytes)
+        return await self.contents.read(ino, spans, offset, size_bytes, request.pid)
 
     # --- directories
 
@@ -129,95 +146,23 @@ class Served:
         return Answer(replies.pack_open_reply(request.unique, 0, FOPEN_KEEP_CACHE | FOPEN_CACHE_DIR))
 
     def list_names(self, request: Request, open_object: OpenObject) -> Answer:
-        def pack(node: Node, position: int) -> bytes:
-            entry = node.entry
-            return replies.pack_dirent(node.ino or UNKNOWN_INO, position, entry.name, entry.mode >> 12)
-
-        return self._list(request, open_object, pack, replies.pack_dirent, _SMALLEST_RECORD_BYTES, is_lookup=False)
+        _, position, room_bytes = requests.parse_read(request)
+        part = self._listings.names(Inode(request.ino), position, room_bytes, open_object)
+        return Answer(replies.pack_reply(request.unique, part.body), is_outdated=part.is_outdated)
 
     def list_entries(self, request: Request, open_object: OpenObject) -> Answer:
-        """Names with all their attributes, so that nobody has to look them up."""
-        validity, pack_attr = self._validity, self._packer.pack
-        pack_entry, pack_record = replies.pack_entry, replies.pack_direntplus
+        _, position, room_bytes = requests.parse_read(request)
+        part = self._listings.entries(Inode(request.ino), position, room_bytes, request.pid, open_object)
+        return Answer(replies.pack_reply(request.unique, part.body), part.ino, part.lookups, part.is_outdated)
 
-        def pack(node: Node, position: int) -> bytes:
-            ino, entry = node
-            if not ino:  # whoever wants to know more has to look it up
-                return pack_record(replies.NO_ENTRY, UNKNOWN_INO, position, entry.name, entry.mode >> 12)
-            packed = pack_entry(ino, validity, pack_attr(ino, entry))
-            return pack_record(packed, ino, position, entry.name, entry.mode >> 12)
-
-        def pack_dot(ino: int, position: int, name: bytes, kind: int) -> bytes:
-            return replies.pack_direntplus(replies.NO_ENTRY, ino, position, name, kind)
-
-        return self._list(request, open_object, pack, pack_dot, _SMALLEST_PLUS_BYTES, is_lookup=True)
-
-    def _list(
-        self,
-        request: Request,
-        open_object: OpenObject,
-        pack: Callable[[Node, int], bytes],
-        pack_dot: Callable[[int, int, bytes, int], bytes],
-        smallest_bytes: int,
-        *,
-        is_lookup: bool,
-    ) -> Answer:
-        _, offset, room_bytes = requests.parse_read(request)
-        ino = Inode(request.ino)
-        if offset and self._ends.get(ino) == offset:  # every listing is asked for more until there is none
-            return Answer(replies.pack_reply(request.unique, b""))
-        current = listing = self._files.listing(ino)
-        if offset and ino == self._files.root:  # a listing goes on in the revision in which it began
-            listing, offset = offset >> _LISTING_SHIFT, offset & (1 << _LISTING_SHIFT) - 1
-        mark = listing << _LISTING_SHIFT
-        dots = [pack_dot(ino, mark + 1, b".", _DIRECTORY)] if offset < 1 else []
-        if offset < _DOTS:
-            dots.append(pack_dot(self._files.parent(ino, open_object), mark + _DOTS, b"..", _DIRECTORY))
-        parts: list[bytes] = []
-        is_full = False
-        for record in dots:
-            room_bytes -= len(record)
-            if room_bytes < 0:
-                is_full = True
-                break
-            parts.append(record)
-        after: int | None = None if is_full else max(0, offset - _DOTS)
-        first = count = last_rowid = 0
-        while after is not None and len(parts) < _MOST_ENTRIES:
-            nodes, following = self._page(ino, listing, after, room_bytes // smallest_bytes + 1, open_object)
-            for number, node in enumerate(nodes):
-                record = pack(node, mark + node.entry.rowid + _DOTS)
-                room_bytes -= len(record)
-                if room_bytes < 0:
-                    self._rest = ino, listing, after, nodes[number:], following
-                    is_full = True
-                    break
-                parts.append(record)
-                count += 1
-                after = last_rowid = node.entry.rowid
-                first = first or node.ino
-            else:
-                after = following
-                continue
-            break
-        if after is None and parts and not is_full and ino != self._files.root:
-            self._ends.put(ino, _DOTS if not count else last_rowid + _DOTS)
-        if ino == self._files.root and after is not None and after + _DOTS >> _LISTING_SHIFT:
-            raise FsError(errno.EOVERFLOW, "the root catalog has too many rows to be listed")
-        if is_full and not parts:  # an answer without entries would be the end
-            raise FsError(errno.EINVAL, "there is no room for one entry")
-        body = replies.pack_reply(request.unique, b"".join(parts))
-        return Answer(body, first, count if is_lookup else 0, listing != current)
-
-    def _page(
-        self, ino: Inode, listing: int, after: int, limit: int, open_object: OpenObject
-    ) -> tuple[list[Node], int | None]:
-        rest = self._rest
-        if rest is not None and rest[:3] == (ino, listing, after):
-            self._rest = None
-            return rest[3], rest[4]
-        page = self._files.page(ino, after, min(limit, _MOST_ENTRIES), open_object, listing)
-        return page.nodes, page.next_rowid
+    def prepare(self) -> bool:
+        """Does a little of what is likely to be asked for soon. Whether there was something to do."""
+        if self.contents.prepare():
+            return True
+        is_prepared, missing = self._listings.prepare(self.volume.open_object)
+        if missing is not None:
+            self.volume.fetch_ahead(missing.refs)
+        return is_prepared
 
     # --- the rest
 
@@ -262,3 +207,35 @@ def _groups_of(request: Request) -> tuple[int, ...]:
     except (OSError, ValueError):  # it has gone, or is in another pid namespace
         pass
     return (request.gid,)
+
+
+_CHANGES = (
+    Opcode.SETATTR,
+    Opcode.SYMLINK,
+    Opcode.MKNOD,
+    Opcode.MKDIR,
+    Opcode.UNLINK,
+    Opcode.RMDIR,
+    Opcode.RENAME,
+    Opcode.RENAME2,
+    Opcode.LINK,
+    Opcode.WRITE,
+    Opcode.SETXATTR,
+    Opcode.REMOVEXATTR,
+    Opcode.CREATE,
+    Opcode.TMPFILE,
+    Opcode.FALLOCATE,
+)
+METHODS: dict[int, Method] = {
+    Opcode.LOOKUP: Served.lookup,
+    Opcode.GETATTR: Served.getattr,
+    Opcode.READLINK: Served.read_link,
+    Opcode.OPEN: Served.open,
+    Opcode.OPENDIR: Served.open_directory,
+    Opcode.READDIR: Served.list_names,
+    Opcode.READDIRPLUS: Served.list_entries,
+    Opcode.STATFS: Served.status,
+    Opcode.GETXATTR: Served.xattr,
+    Opcode.LISTXATTR: Served.list_xattrs,
+    **{opcode: lambda _, request, open_object: refuse_change(request, open_object) for opcode in _CHANGES},
+}

@@ -15,8 +15,9 @@ import logging
 import mmap
 import os
 import select
+import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -26,60 +27,30 @@ from catalog.errors import CatalogError
 from cvmfs_py.errors import FsError, MountError
 from cvmfs_py.fuse import wire_replies as replies
 from cvmfs_py.fuse import wire_requests as requests
-from cvmfs_py.fuse.answers import Answer, Served, refuse_change
-from cvmfs_py.fuse.volume import FOREVER_S, KernelTimes
+from cvmfs_py.fuse.answers import METHODS, Served
+from cvmfs_py.fuse.root_names import RootNames
 from cvmfs_py.fuse.wire import UNANSWERED, InitFlag, Opcode, host_refusal
 from cvmfs_py.fuse.wire_init import Negotiation, Wishes, negotiate, pack_init_reply, pack_version_reply, parse_init
-from cvmfs_py.fuse.wire_notices import pack_inc_epoch, pack_inval_inode
+from cvmfs_py.fuse.wire_notices import pack_inval_inode
 from cvmfs_py.fuse.wire_requests import MalformedRequestError, Request
 from cvmfs_py.vfs.namespace import NotAttached
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from catalog.opened import OpenObject
+    from cvmfs_py.fuse.answers import Answer, Method
     from cvmfs_py.fuse.failures import Failures
     from cvmfs_py.fuse.volume import Space, Volume
     from cvmfs_py.vfs.inodes import Inode
 
-    Method: TypeAlias = Callable[[Served, Request, OpenObject], Answer]
-
 _log = logging.getLogger(__name__)
-AT_ONCE = 64  # requests answered before other tasks have their turn
-LINGER_MS = 1
+AT_ONCE = 64  # requests answered before other tasks have their turn,
+TURN_S = 5e-3  # and how long the engine may stay with one that asks again and again
+AWAKE_S = 100e-6  # after an answer, waiting for the next request
+LINGER_MS = 1  # after that, asleep
 _ENDED = frozenset({errno.ENODEV, errno.ECONNABORTED, errno.ENOTCONN})
 _AGAIN = frozenset({errno.EINTR, errno.ENOENT})  # ENOENT: the request was withdrawn while it was being read
 _OBSTACLES = (NotLocal, NotAttached, ObjectCorruptError, CatalogError)  # what the driver can help with
-_CHANGES = (
-    Opcode.SETATTR,
-    Opcode.SYMLINK,
-    Opcode.MKNOD,
-    Opcode.MKDIR,
-    Opcode.UNLINK,
-    Opcode.RMDIR,
-    Opcode.RENAME,
-    Opcode.RENAME2,
-    Opcode.LINK,
-    Opcode.WRITE,
-    Opcode.SETXATTR,
-    Opcode.REMOVEXATTR,
-    Opcode.CREATE,
-    Opcode.TMPFILE,
-    Opcode.FALLOCATE,
-)
-_METHODS: dict[int, Method] = {
-    Opcode.LOOKUP: Served.lookup,
-    Opcode.GETATTR: Served.getattr,
-    Opcode.READLINK: Served.read_link,
-    Opcode.OPEN: Served.open,
-    Opcode.OPENDIR: Served.open_directory,
-    Opcode.READDIR: Served.list_names,
-    Opcode.READDIRPLUS: Served.list_entries,
-    Opcode.STATFS: Served.status,
-    Opcode.GETXATTR: Served.xattr,
-    Opcode.LISTXATTR: Served.list_xattrs,
-    **{opcode: lambda _, request, open_object: refuse_change(request, open_object) for opcode in _CHANGES},
-}
 _NAMES = {int(opcode): opcode.name.lower() for opcode in Opcode}
 
 
@@ -96,8 +67,11 @@ class Channel:
         self._agreed: Negotiation | None = None
         self._served: dict[int, Served] = {}  # by the identity of the volume
         self._waiting: dict[int, trio.CancelScope] = {}  # requests that are not answered yet
+        self._waited_for: dict[int, int] = {}  # their inodes
+        self._answered = trio.lowlevel.ParkingLot()  # for who waits until none of some inode is left
         self._fd = -1
         self._is_serving = False
+        self._awake_s = AWAKE_S if len(os.sched_getaffinity(0)) > 1 else 0.0
         self._is_stopping = trio.Event()
         self._nursery: trio.Nursery
 
@@ -136,28 +110,35 @@ class Channel:
         return sum(len(served.contents) for served in self._served.values())
 
     def revision_changed(self, root: Inode) -> None:
-        """Every name is asked for again at its next use. Old kernels believe names for a bounded time instead."""
+        """What the kernel was told of the names in this root is taken back."""
         for served in self._served.values():
-            served.revision_changed()
-        notices = [pack_inval_inode(root)]
-        if self._agreed is not None and self._agreed.has_inc_epoch:
-            notices.insert(0, pack_inc_epoch())
-        self.notify(notices)
+            at_once, locking = served.revision_changed(root)
+            if at_once:
+                self.notify(at_once)
+            if locking:
+                self.notify(locking, locked=root)
 
     def forget_volume(self, volume: Volume) -> None:
         served = self._served.pop(id(volume), None)
         if served is not None:
             served.contents.close()
 
-    def notify(self, notices: Sequence[bytes]) -> None:
-        """Tells the kernel something that it has not asked for."""
+    def notify(self, notices: Sequence[bytes], locked: int | None = None) -> None:
+        """Tells the kernel something that it has not asked for. Notices about names lock their directory for it."""
         if self._is_serving and self._agreed is not None:
-            self._nursery.start_soon(self._notify, notices)
+            self._nursery.start_soon(self._notify, notices, locked)
 
-    async def _notify(self, notices: Sequence[bytes]) -> None:
+    async def _notify(self, notices: Sequence[bytes], locked: int | None) -> None:
+        # Who waits for an answer about a directory may hold its lock. Were this process killed while a thread of it
+        # waits for that lock, neither could ever end: the kernel would go on waiting for the answer.
+        while locked is not None and locked in self._waited_for.values():
+            await self._answered.park()
+        await trio.to_thread.run_sync(self._write_notices, notices)
+
+    def _write_notices(self, notices: Sequence[bytes]) -> None:
         for notice in notices:
             try:
-                await trio.to_thread.run_sync(os.write, self._fd, notice)
+                os.write(self._fd, notice)
             except OSError as error:
                 if error.errno not in (errno.ENOENT, *_ENDED):  # ENOENT: the kernel knows nothing of it
                     _log.warning("the kernel does not take a notice: %s", error.strerror)
@@ -173,12 +154,12 @@ class Channel:
                 await trio.lowlevel.wait_readable(fd)
             except (OSError, trio.ClosedResourceError):
                 return
+            turn_ends_s = time.perf_counter() + TURN_S
             for _ in range(AT_ONCE):
                 try:
                     message = os.read(fd, room_bytes)
                 except BlockingIOError:
-                    # Who was answered mostly asks again at once, and the way through the loop costs more than the wait.
-                    if self._waiting or not arrival.poll(LINGER_MS):
+                    if self._waiting or not self._linger(arrival, turn_ends_s):
                         break
                     continue
                 except OSError as error:
@@ -190,6 +171,29 @@ class Channel:
                 if not message:
                     return
                 self.take(message)
+
+    def _linger(self, arrival: select.poll, turn_ends_s: float) -> bool:
+        """Whether there is a request soon: who was answered mostly asks again at once.
+
+        To be woken takes some 30 us, and the way through the loop as much again. So what is likely to be asked for is
+        prepared meanwhile, and a moment of waiting is spent awake, where that keeps no other program from its work.
+        """
+        awake_until_s = time.perf_counter() + self._awake_s
+        while not arrival.poll(0):
+            now_s = time.perf_counter()
+            if now_s > turn_ends_s:
+                return False
+            if not self._prepare() and now_s > awake_until_s:
+                return bool(arrival.poll(LINGER_MS))
+        return True
+
+    def _prepare(self) -> bool:
+        """Does a little of what is likely to be asked for; whether there was anything to do."""
+        try:
+            return any(served.prepare() for served in self._served.values())
+        except Exception as error:  # noqa: BLE001  # the engine's guard: what nobody has asked for yet
+            self._failures.errno_of("prepare", error)
+            return False
 
     def take(self, message: bytes) -> None:
         """One message of the kernel: answered, or on its way to be. Raises nothing."""
@@ -210,7 +214,7 @@ class Channel:
         opcode = request.opcode
         if opcode == Opcode.READ:
             self._read(request)
-        elif (method := _METHODS.get(opcode)) is not None:
+        elif (method := METHODS.get(opcode)) is not None:
             self._answer(request, method)
         elif opcode == Opcode.FORGET:
             self._forget(request.ino, requests.parse_forget(request))
@@ -289,6 +293,7 @@ class Channel:
             self._start(request, self._read_later, served)
         else:
             self._send(request, replies.pack_reply_head(request.unique, len(data)), data)
+            served.contents.prepare()  # also when there is no quiet moment: a disk works while others compute
 
     async def _answer_when_ready(self, request: Request, method: Method) -> None:
         await self._space.ready()
@@ -309,6 +314,7 @@ class Channel:
     def _start(self, request: Request, work: Callable[..., object], *arguments: object) -> None:
         scope = trio.CancelScope()
         self._waiting[request.unique] = scope
+        self._waited_for[request.unique] = request.ino
         self._nursery.start_soon(self._wait, request, scope, work, arguments)
 
     async def _wait(
@@ -329,7 +335,8 @@ class Channel:
             raise
         finally:
             if self._waiting.get(request.unique) is scope:
-                del self._waiting[request.unique]
+                del self._waiting[request.unique], self._waited_for[request.unique]
+            self._answered.unpark_all()
         if scope.cancelled_caught:
             self._send_error(request.unique, errno.EINTR)
 
@@ -337,14 +344,9 @@ class Channel:
         volume = self._space.owner(ino)
         found = self._served.get(id(volume))
         if found is None:
-            found = self._served[id(volume)] = Served(volume, self._times_of(volume))
+            agreed = self._agreed if volume.times.are_taken_back else None
+            found = self._served[id(volume)] = Served(volume, None if agreed is None else RootNames(agreed))
         return found
-
-    def _times_of(self, volume: Volume) -> KernelTimes:
-        """What can be taken back with one notice may be believed for ever."""
-        if self._agreed is not None and self._agreed.has_inc_epoch:
-            return KernelTimes(FOREVER_S, FOREVER_S)
-        return volume.times
 
     # --- sending
 
@@ -367,10 +369,10 @@ class Channel:
     def _send_error(self, unique: int, number: int) -> None:
         self._write(unique, (replies.pack_error_reply(unique, number),))
 
-    def _send(self, request: Request, *parts: bytes | bytearray) -> bool:
+    def _send(self, request: Request, *parts: bytes | memoryview) -> bool:
         return self._write(request.unique, parts)
 
-    def _write(self, unique: int, parts: Sequence[bytes | bytearray]) -> bool:
+    def _write(self, unique: int, parts: Sequence[bytes | memoryview]) -> bool:
         """Whether the kernel took it: not when the request was withdrawn, or the mount has ended."""
         try:
             os.writev(self._fd, parts)

@@ -11,13 +11,17 @@ from __future__ import annotations
 import os
 import time
 from collections import OrderedDict
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
-from cache.errors import ObjectCorruptError
+from cache.errors import CacheError, ObjectCorruptError
+from cache.ref import NotLocal
 from cache.store import open_all
 from catalog.content import spans_between
+from cvmfs_py.fuse.files_ahead import FilesAhead
+from cvmfs_py.vfs.recent import Recent
 
 if TYPE_CHECKING:
     from cache.pins import Pin
@@ -29,7 +33,8 @@ if TYPE_CHECKING:
 
 DESCRIPTORS = 128
 PLANS = 4096
-AHEAD_BYTES = 32 << 20  # of a file that is read in order; at least the next object
+FETCHED_AHEAD_BYTES = 32 << 20  # of a file that is read in order; at least the next object
+LOADED_AHEAD_BYTES = 2 << 20  # from the disk
 SHORT_WAITS = 3  # for a disk, while nothing else is done
 _SHORT_WAIT_S = 20e-6
 READS_AFTER_SLOW = 32
@@ -65,15 +70,18 @@ class Contents:
         self._volume = volume
         self._limit = max(1, descriptors)
         self._pins: OrderedDict[ObjectRef, Pin] = OrderedDict()
-        self._plans: OrderedDict[Inode, tuple[Span, ...]] = OrderedDict()
+        self._plans: Recent[tuple[Span, ...]] = Recent(PLANS)
+        self._files_ahead = FilesAhead(volume, self._plans)
+        self._memory = memoryview(bytearray(0))
         self._reads_in_threads = 0  # so many, before a disk that was slow is waited for again
         self._positions: OrderedDict[Inode, int] = OrderedDict()  # where the next read in order would begin
 
     def __len__(self) -> int:
         """The number of objects that are kept open."""
-        return len(self._pins)
+        return len(self._pins) + len(self._files_ahead)
 
     def close(self) -> None:
+        self._files_ahead.close()
         while self._pins:
             self._pins.popitem()[1].close()
 
@@ -82,14 +90,16 @@ class Contents:
         found = self._plans.get(ino)
         if found is None:
             found = self._volume.files.spans(ino, open_object)
-            self._plans[ino] = found
-            if len(self._plans) > PLANS:
-                self._plans.popitem(last=False)
+            self._plans.put(ino, found)
         return found
 
-    def forget(self, ino: Inode) -> None:
-        self._plans.pop(ino, None)
-        self._positions.pop(ino, None)
+    def begins(self, process: int, ino: Inode) -> None:
+        """A program reads the first bytes of a file."""
+        self._files_ahead.begins(process, ino)
+
+    def prepare(self) -> bool:
+        """Does a little for files that are likely to be read next. Whether there was something to do."""
+        return self._files_ahead.prepare(self._volume.open_object)
 
     def hold(self, refs: tuple[ObjectRef, ...], open_object: OpenObject) -> None:
         """Makes sure that these objects are open; NotLocal names all that are missing."""
@@ -100,78 +110,93 @@ class Contents:
             oldest = next(each for each in self._pins if each not in refs)
             self._pins.pop(oldest).close()
 
-    def read_now(self, pieces: list[Piece]) -> bytes | bytearray | None:
-        """The bytes when all of them are in memory; the objects must be held. None: a disk has to be waited for."""
-        if len(pieces) == 1:
-            return self._read_cached(pieces[0])
-        parts = []
-        for piece in pieces:
-            part = self._read_cached(piece)
-            if part is None:
-                return None
-            parts.append(part)
-        return b"".join(parts)
+    def read_now(self, pieces: list[Piece]) -> memoryview | None:
+        """The bytes when all of them are in memory; the objects must be held. None: a disk has to be waited for.
 
-    async def read(self, ino: Inode, spans: tuple[Span, ...], offset: int, length: int) -> bytes | bytearray:
+        They are to be used at once: the next call puts others into the same place.
+        """
+        data = self._room(sum(piece.length for piece in pieces))
+        begin = 0
+        for piece in pieces:
+            self._pins.move_to_end(piece.span.ref)
+            part = data[begin : begin + piece.length]
+            if not self._read_soon(self._pins[piece.span.ref].fd, part, piece.offset):
+                return None
+            begin += piece.length
+        return data
+
+    def _room(self, length: int) -> memoryview:
+        """Memory that is in use already: new memory of a megabyte costs as much as what is read into it."""
+        if length > len(self._memory):
+            self._memory = memoryview(bytearray(length))
+        return self._memory[:length]
+
+    async def read(
+        self, ino: Inode, spans: tuple[Span, ...], offset: int, length: int, process: int = 0
+    ) -> bytes | memoryview:
         """The bytes of a file, fetched when needed. Short only at its end."""
         pieces = plan_pieces(spans, offset, length)
         if not pieces:
             return b""
         refs = tuple(piece.span.ref for piece in pieces)
-        self.fetch_ahead(ino, spans, offset, length)
+        self.look_ahead(ino, spans, offset, length)
+        if process:
+            self._files_ahead.fetch(process, self._volume.open_object)
         await self._volume.run(lambda open_object: self.hold(refs, open_object), is_data=True)
         data = self.read_now(pieces)
         return await self._read_in_thread(pieces) if data is None else data
 
-    def fetch_ahead(self, ino: Inode, spans: tuple[Span, ...], offset: int, length: int) -> None:
-        """When a chunked file is read in order: what comes next."""
-        if len(spans) < 2:
+    def look_ahead(self, ino: Inode, spans: tuple[Span, ...], offset: int, length: int) -> None:
+        """When a large file is read in order: lets come what is next, from the servers and from the disk."""
+        end = offset + length
+        if spans[-1].end <= end:
             return
         expected = self._positions.pop(ino, 0)
-        self._positions[ino] = offset + length
+        self._positions[ino] = end
         if len(self._positions) > PLANS:
             self._positions.popitem(last=False)
         # The kernel reads ahead with several requests at once, which do not come in order.
-        if abs(offset - expected) <= max(length, 1 << 20):
-            ahead = spans_between(spans, offset + length, AHEAD_BYTES)
+        if abs(offset - expected) > max(length, 1 << 20):
+            return
+        if len(spans) > 1:
+            ahead = spans_between(spans, end, FETCHED_AHEAD_BYTES)
             wanted = tuple(span.ref for span in ahead if span.ref not in self._pins)
             if wanted:
                 self._volume.fetch_ahead(wanted)
+        if offset // LOADED_AHEAD_BYTES != end // LOADED_AHEAD_BYTES:
+            for piece in plan_pieces(spans, end, 2 * LOADED_AHEAD_BYTES):
+                self._load(piece)
 
-    def read_whole(self, span: Span, open_object: OpenObject) -> bytearray | None:
+    def _load(self, piece: Piece) -> None:
+        """Lets the kernel read from the disk, and waits for nothing."""
+        with suppress(NotLocal, CacheError, OSError):
+            self.hold((piece.span.ref,), self._volume.open_object)
+            os.posix_fadvise(self._pins[piece.span.ref].fd, piece.offset, piece.length, os.POSIX_FADV_WILLNEED)
+
+    def read_whole(self, process: int, ino: Inode, span: Span, open_object: OpenObject) -> memoryview | None:
         """All of one object, as `read_now`. It is not kept open: the kernel has it now and will not ask again soon."""
-        pin = open_object(span.ref)
+        pin = self._files_ahead.take(process, ino) or open_object(span.ref)
+        data = self._room(span.length)
         try:
-            return self._read_soon(pin.fd, 0, span.length)
+            return data if self._read_soon(pin.fd, data, 0) else None
         finally:
             pin.close()
 
-    def _read_cached(self, piece: Piece) -> bytearray | None:
-        self._pins.move_to_end(piece.span.ref)
-        return self._read_soon(self._pins[piece.span.ref].fd, piece.offset, piece.length)
-
-    def _read_soon(self, fd: int, offset: int, length: int) -> bytearray | None:
-        buffer = bytearray(length)
-        if self._is_cached(fd, buffer, offset):
-            return buffer
+    def _read_soon(self, fd: int, data: memoryview, offset: int) -> bool:
+        """Fills the data, unless a disk has to be waited for."""
+        if _read_cached(fd, data, offset):
+            return True
         if self._reads_in_threads:
             self._reads_in_threads -= 1
-            return None
+            return False
         # Linux begins to read what it could not give at once. A fast disk has it before a thread would have begun:
         # nine of ten small files after the first of these waits, each of some 75 us.
         for _ in range(SHORT_WAITS):
             time.sleep(_SHORT_WAIT_S)
-            if self._is_cached(fd, buffer, offset):
-                return buffer
+            if _read_cached(fd, data, offset):
+                return True
         self._reads_in_threads = READS_AFTER_SLOW
-        return None
-
-    def _is_cached(self, fd: int, buffer: bytearray, offset: int) -> bool:
-        """Whether the kernel has all of it in memory; then it is in the buffer."""
-        try:
-            return os.preadv(fd, (buffer,), offset, os.RWF_NOWAIT) == len(buffer)
-        except OSError:  # a disk has to be waited for, or the file system cannot tell; a thread finds out which
-            return False
+        return False
 
     async def _read_in_thread(self, pieces: list[Piece]) -> bytes:
         copies = [self._pins[piece.span.ref].duplicate() for piece in pieces]
@@ -204,3 +229,11 @@ class Contents:
             pin = self._pins.pop(piece.span.ref, None)
             if pin is not None:
                 pin.close()
+
+
+def _read_cached(fd: int, data: memoryview, offset: int) -> bool:
+    """Fills the data when the kernel has all of it in memory."""
+    try:
+        return os.preadv(fd, (data,), offset, os.RWF_NOWAIT) == len(data)
+    except OSError:  # a disk has to be waited for, or the file system cannot tell; a thread finds out which
+        return False

@@ -9,6 +9,7 @@ hold up others.
 
 from __future__ import annotations
 
+import errno
 import functools
 import itertools
 import logging
@@ -58,6 +59,15 @@ def _guarded(
 
     functools.update_wrapper(guarded, handler)
     return guarded
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not that the kernel took no answer to a request that it had withdrawn: who asked was interrupted, or is gone."""
+    text = record.getMessage()
+    return "fuse_reply_* failed" not in text or not text.endswith(os.strerror(errno.ENOENT))
+
+
+logging.getLogger("pyfuse3").addFilter(_is_news)
 
 
 class Pyfuse3Engine(pyfuse3.Operations):

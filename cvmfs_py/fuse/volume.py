@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from catalog.opened import OpenObject
     from cvmfs_py.stats import Stats
     from cvmfs_py.vfs.attrs import View
-    from cvmfs_py.vfs.files import Node, NodePage
+    from cvmfs_py.vfs.files import Following, Node, NodePage
     from cvmfs_py.vfs.inodes import Inode
     from cvmfs_py.vfs.statfs import FileSystemStatus
 
@@ -24,12 +24,16 @@ FOREVER_S = 365 * 86400.0  # as long as the kernel keeps anything
 
 @dataclass(frozen=True, slots=True)
 class KernelTimes:
-    """How long the kernel may answer by itself. Inodes are bound to content, so what they say never changes."""
+    """How long the kernel may answer by itself for the names in the root, where nobody takes back what it was told.
+
+    Inodes are bound to content, so what they say never changes, nor what the names in them lead to.
+    """
 
     entry_s: float
     negative_s: float
     attribute_s: float = FOREVER_S
     root_attribute_s: float = FOREVER_S  # the root is the one inode that follows a new revision
+    are_taken_back: bool = False  # an engine is told when they are no longer so, by `revision_changed`
 
 
 class Files(Protocol):
@@ -57,6 +61,8 @@ class Files(Protocol):
     def read_link(self, ino: Inode, open_object: OpenObject) -> bytes: ...
 
     def spans(self, ino: Inode, open_object: OpenObject) -> tuple[Span, ...]: ...
+
+    def following(self, ino: Inode, limit: int, open_object: OpenObject) -> Following: ...
 
 
 class Volume(Protocol):

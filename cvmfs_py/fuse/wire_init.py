@@ -135,6 +135,8 @@ def negotiate(offer: Offer, wishes: Wishes, page_bytes: int) -> Negotiation:
     if offer.refusal is not None:
         raise ValueError(offer.refusal)
     flags = offer.flags & wishes.flags
+    if InitFlag.INIT_EXT not in flags:
+        flags &= _LOW_FLAGS_MASK  # the kernel does not look at the others
     max_pages = min(-(-wishes.max_read_bytes // page_bytes), _U16_MAX)
     max_background = min(wishes.max_background, _U16_MAX)
     return Negotiation(

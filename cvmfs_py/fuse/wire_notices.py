@@ -47,7 +47,7 @@ def pack_delete(parent: int, child: int, name: bytes) -> bytes:
 
 
 def pack_inc_epoch() -> bytes:
-    """All names are stale and asked for again at their next use; attributes of unchanged inodes and pages stay."""
+    """All names are stale and asked for again at their next use. Only what is in use then keeps its inode and pages."""
     return _HEAD.pack(_HEAD.size, Notice.INC_EPOCH, 0)
 
 

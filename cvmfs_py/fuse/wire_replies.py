@@ -13,7 +13,7 @@ from typing import NamedTuple
 from cvmfs_py.fuse.wire import ATTR_BYTES, ENTRY_BYTES, OUT_HEADER_BYTES, RECORD_ALIGNMENT_BYTES
 
 FOREVER_S = float(1 << 31)  # 68 years: the kernel counts in ticks and would make less of a much larger number
-NO_ENTRY = bytes(ENTRY_BYTES)  # in a record of READDIRPLUS: this name comes without inode and attributes
+NO_ENTRY = bytes(ENTRY_BYTES)  # where READDIRPLUS gives a name without inode and attributes
 
 _HEAD = struct.Struct("<IiQ")
 _ENTRY = struct.Struct("<QQ24s88s")
@@ -28,7 +28,6 @@ _ATTR_VALIDITY = struct.Struct("<QI4x")
 
 _LONGEST_PREPARED_NAME_BYTES = 256
 _DIRENT = struct.Struct("<QQII")
-_DIRENTPLUS = struct.Struct("<128sQQII")
 
 
 class Validity(NamedTuple):
@@ -131,7 +130,7 @@ def _prepare(head_format: str) -> list[struct.Struct]:
 
 
 _DIRENTS = _prepare(_DIRENT.format)
-_DIRENTPLUSES = _prepare(_DIRENTPLUS.format)
+_ENTRY_RECORDS = _prepare(_ENTRY.format + _DIRENT.format.removeprefix("<"))
 
 
 def pack_dirent(ino: int, offset: int, name: bytes, kind: int) -> bytes:
@@ -142,10 +141,15 @@ def pack_dirent(ino: int, offset: int, name: bytes, kind: int) -> bytes:
     return _DIRENTS[(name_bytes + 7) >> 3].pack(ino, offset, name_bytes, kind, name)
 
 
-def pack_direntplus(entry: bytes, ino: int, offset: int, name: bytes, kind: int) -> bytes:
-    """A record of READDIRPLUS: as `pack_dirent`, after what a lookup would have answered."""
+def pack_entry_record(ino: int, validity: Validity, attr: bytes, offset: int, name: bytes, kind: int) -> bytes:
+    """A record of READDIRPLUS: `pack_entry`, which counts as one lookup, and `pack_dirent` in one."""
     name_bytes = len(name)
     if name_bytes > _LONGEST_PREPARED_NAME_BYTES:
-        head = _DIRENTPLUS.pack(entry, ino, offset, name_bytes, kind)
-        return head + name + bytes(-name_bytes % RECORD_ALIGNMENT_BYTES)
-    return _DIRENTPLUSES[(name_bytes + 7) >> 3].pack(entry, ino, offset, name_bytes, kind, name)
+        return pack_entry(ino, validity, attr) + pack_dirent(ino, offset, name, kind)
+    prepared = _ENTRY_RECORDS[(name_bytes + 7) >> 3]
+    return prepared.pack(ino, 0, validity.of_entry, attr, ino, offset, name_bytes, kind, name)
+
+
+def pack_name_record(ino: int, offset: int, name: bytes, kind: int) -> bytes:
+    """A record of READDIRPLUS that tells no more than READDIR would: whoever wants to know looks the name up."""
+    return NO_ENTRY + pack_dirent(ino, offset, name, kind)

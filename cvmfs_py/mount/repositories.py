@@ -81,7 +81,7 @@ class RepositoriesSpace:
         self._lines = lines
         self._namespace = Namespace()
         self._entries: dict[bytes, _Entry] = {}
-        self._volumes: dict[int, MountedVolume] = {}  # by the identity of their files
+        self.volumes: dict[int, MountedVolume] = {}  # by the identity of their files
         listed = [os.fsencode(name) for name in names]
         self.files = RepositoriesDirectory(self._namespace, listed, self._is_absent, self._top_of)
         self._nursery: trio.Nursery
@@ -94,17 +94,12 @@ class RepositoriesSpace:
 
     def owner(self, ino: int) -> Volume:
         files = self._namespace.owner(ino)
-        if files is not None and (volume := self._volumes.get(id(files))) is not None:
+        if files is not None and (volume := self.volumes.get(id(files))) is not None:
             self._entries[volume.finder.settings.fqrn.encode()].last_use = trio.current_time()
             return volume
         if ino == ROOT:
             return self
         raise FsError(errno.ESTALE, f"inode {ino} is not known")
-
-    @property
-    def volumes(self) -> tuple[MountedVolume, ...]:
-        """The repositories that are attached."""
-        return tuple(self._volumes.values())
 
     async def run_repositories(self, engine: Channel, nursery: trio.Nursery) -> None:
         """Attaches in this nursery, and lets go of what nobody uses."""
@@ -119,7 +114,7 @@ class RepositoriesSpace:
             if entry.volume is None or trio.current_time() - entry.last_use < idle_s:
                 continue
             if entry.volume.files.is_referred_to:
-                self._engine.notify([pack_inval_entry(ROOT, name)])
+                self._engine.notify([pack_inval_entry(ROOT, name)], locked=ROOT)
             else:
                 _log.info("%s is not used any more", os.fsdecode(name))
                 entry.scope.cancel()
@@ -192,7 +187,7 @@ class RepositoriesSpace:
 
     def _top_of(self, files: RepositoryFiles) -> Entry:
         """With owner and mode as its own volume shows them: the answer to a look-up has them, too."""
-        volume = self._volumes[id(files)]
+        volume = self.volumes[id(files)]
         entry = volume.attempt(lambda open_object: files.node(files.root, open_object)).entry
         shown = attributes(entry, volume.view)
         return entry._replace(mode=shown.mode, uid=shown.uid, gid=shown.gid)
@@ -209,7 +204,7 @@ class RepositoriesSpace:
 
             with entry.scope:
                 async with opened_volume(settings, self.stats, attach) as volume, trio.open_nursery() as nursery:
-                    self._volumes[id(volume.files)] = entry.volume = volume
+                    self.volumes[id(volume.files)] = entry.volume = volume
                     follow(volume, self._lines, nursery, lambda: self._engine.revision_changed(volume.files.root))
                     entry.decided.set()
                     self._list_anew()
@@ -237,7 +232,7 @@ class RepositoriesSpace:
     def _let_go(self, name: bytes, entry: _Entry) -> None:
         volume = entry.volume
         if volume is not None:
-            del self._volumes[id(volume.files)]
+            del self.volumes[id(volume.files)]
             self._engine.forget_volume(volume)
             entry.volume = None
         if self._namespace.lookup(name) is not None:

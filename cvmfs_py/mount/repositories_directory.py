@@ -11,7 +11,7 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 from cvmfs_py.errors import FsError
-from cvmfs_py.vfs.files import NAME_LIMIT_BYTES, Node, NodePage
+from cvmfs_py.vfs.files import NAME_LIMIT_BYTES, Following, Node, NodePage
 from cvmfs_py.vfs.inodes import ROOT, Inode
 from cvmfs_py.vfs.namespace import NotAttached
 
@@ -105,6 +105,9 @@ class RepositoriesDirectory:
 
     def spans(self, ino: Inode, open_object: OpenObject) -> tuple[Span, ...]:
         raise FsError(errno.EISDIR, "this is a directory")
+
+    def following(self, ino: Inode, limit: int, open_object: OpenObject) -> Following:
+        return Following([], None)
 
     def _require_root(self, ino: Inode) -> None:
         if ino != ROOT:

@@ -37,7 +37,7 @@ from cvmfs_py.vfs.files import RepositoryFiles
 from cvmfs_py.vfs.inodes import Inodes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection
+    from collections.abc import AsyncIterator, Mapping
     from contextlib import AbstractAsyncContextManager
 
     from cvmfs_py.config.settings import Settings
@@ -109,16 +109,31 @@ class _AnySession:
         self._announcer = announcer
         self._stats = Stats()
         self._lines = RecentLines()
+        self._volumes: Mapping[int, MountedVolume] = {}
         self._registration: Registration | None = None
         logging.getLogger().addHandler(self._lines)
 
-    async def _serve(
-        self, engine: Engine, taken: Handover, nursery: trio.Nursery, volumes: Callable[[], Collection[MountedVolume]]
-    ) -> None:
+    async def _serve(self, engine: Engine, taken: Handover, nursery: trio.Nursery) -> None:
         """Ends everything when the mount ends."""
-        nursery.start_soon(tell_counts_on_signal, self._stats, engine, volumes)
+        nursery.start_soon(tell_counts_on_signal, self._stats, lambda: self._held(engine))
         await engine.serve(taken.fd, ())
         nursery.cancel_scope.cancel()
+
+    def _held(self, engine: Engine) -> dict[str, int]:
+        """What the mount holds now: requests, inodes that the kernel refers to, open catalogs, open objects, downloads.
+
+        A mount of which nobody wants anything has a pin for each catalog and each object that is kept, and no other.
+        """
+        volumes = list(self._volumes.values())
+        numbers = {id(volume.files.inodes): volume.files.inodes for volume in volumes}.values()
+        return {
+            "waiting_requests": engine.waiting_count,
+            "lookups": sum(each.lookups for each in numbers),
+            "catalogs": sum(volume.files.attached_count for volume in volumes),
+            "pins": sum(volume.finder.store.pin_count for volume in volumes),
+            "kept_objects": engine.kept_count,
+            "downloads": sum(volume.finder.fetcher.download_count for volume in volumes),
+        }
 
     async def _end_on_signals(self, engine: Engine, taken: Handover) -> None:
         with trio.open_signal_receiver(*END_SIGNALS) as signals:
@@ -171,7 +186,6 @@ class Session(_AnySession):
     def __init__(self, plan: MountPlan, settings: Settings, announcer: Announcing) -> None:
         super().__init__(plan, settings, announcer)
         self._space = SingleSpace()
-        self._volumes: list[MountedVolume] = []  # the one, once it is open
         self._engine = make_engine(settings.engine, self._space, Failures(self._stats))
 
     async def serve_mounted(self) -> None:
@@ -184,7 +198,7 @@ class Session(_AnySession):
     async def _serve_and_follow(self, taken: Handover, volume: MountedVolume, held: ExitStack) -> None:
         with first_error():
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._serve, self._engine, taken, nursery, lambda: self._volumes)
+                nursery.start_soon(self._serve, self._engine, taken, nursery)
                 nursery.start_soon(self._end_on_signals, self._engine, taken)
                 await self._probe()
                 raise_readahead(taken.device)
@@ -198,7 +212,7 @@ class Session(_AnySession):
         with ExitStack() as held, first_error():
             held.callback(os.close, taken.fd)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._serve, self._engine, taken, nursery, lambda: self._volumes)
+                nursery.start_soon(self._serve, self._engine, taken, nursery)
                 try:
                     async with self._opened() as volume:
                         self._open(volume)
@@ -210,12 +224,12 @@ class Session(_AnySession):
                     self._space.fail(error)
                     raise
 
-    def _opened(self) -> AbstractAsyncContextManager[MountedVolume]:
-        return opened_volume(self._settings, self._stats, lambda snapshot: RepositoryFiles(Inodes(), snapshot))
-
     def _open(self, volume: MountedVolume) -> None:
         self._space.open(volume)
-        self._volumes.append(volume)
+        self._volumes = {0: volume}
+
+    def _opened(self) -> AbstractAsyncContextManager[MountedVolume]:
+        return opened_volume(self._settings, self._stats, lambda snapshot: RepositoryFiles(Inodes(), snapshot))
 
     def _follow(self, volume: MountedVolume, nursery: trio.Nursery) -> None:
         follow(volume, self._lines, nursery, lambda: self._revision_changed(volume))
@@ -244,11 +258,12 @@ class RepositoriesSession(_AnySession):
 
     async def _serve_all(self, taken: Handover, held: ExitStack, *, is_ours: bool) -> None:
         space = RepositoriesSpace(self._plan.wanted, self._plan.listed, self._stats, self._lines)
+        self._volumes = space.volumes
         engine = make_channel(space, Failures(self._stats))
         with first_error():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(space.run_repositories, engine, nursery)
-                nursery.start_soon(self._serve, engine, taken, nursery, lambda: space.volumes)
+                nursery.start_soon(self._serve, engine, taken, nursery)
                 if is_ours:
                     nursery.start_soon(self._end_on_signals, engine, taken)
                     await self._probe()

@@ -60,7 +60,7 @@ class MountedVolume:
         self.stats = stats
         self.files = files
         kernel_s = finder.settings.kcache_timeout_s
-        live = KernelTimes(entry_s=kernel_s, negative_s=kernel_s, root_attribute_s=kernel_s)
+        live = KernelTimes(entry_s=kernel_s, negative_s=kernel_s, root_attribute_s=kernel_s, are_taken_back=True)
         self.times = KernelTimes(FOREVER_S, FOREVER_S) if files.snapshot.is_pinned else live
         self.facts = MountFacts()  # until somebody knows more
         self._rules = make_xattr_rules(finder.settings)

@@ -69,15 +69,19 @@ class Kernel:
         return list(self._replies.values())
 
     @property
+    def unclaimed_notices(self) -> list[bytes]:
+        return list(self._notices)
+
+    @property
     def volume(self) -> MountedVolume:
         assert self._volume is not None
         return self._volume
 
-    async def send(self, opcode: int, ino: int, body: bytes = b"") -> int:
-        """The request's number."""
+    async def send(self, opcode: int, ino: int, body: bytes = b"", process: int | None = None) -> int:
+        """The request's number. `process`: who asks; None: this one."""
         self._unique += 2
         length = HEADER.size + len(body)
-        await self.send_raw(HEADER.pack(length, opcode, self._unique, ino, 0, 0, os.getpid(), 0, 0) + body)
+        await self.send_raw(HEADER.pack(length, opcode, self._unique, ino, 0, 0, process or os.getpid(), 0, 0) + body)
         return self._unique
 
     async def send_raw(self, message: bytes) -> None:
@@ -106,8 +110,8 @@ class Kernel:
         else:
             self._notices.append(message)
 
-    async def ask(self, opcode: int, ino: int, body: bytes = b"") -> Reply:
-        return await self.reply_to(await self.send(opcode, ino, body))
+    async def ask(self, opcode: int, ino: int, body: bytes = b"", process: int | None = None) -> Reply:
+        return await self.reply_to(await self.send(opcode, ino, body, process))
 
     async def look_up(self, path: str) -> int:
         """The inode at a path; each step counts as one look-up."""

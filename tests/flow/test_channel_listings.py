@@ -65,7 +65,7 @@ class Lister:
         self._kernel = kernel
         self._opcode = opcode
         self._ino = ino
-        self._offset = 0
+        self.offset = 0
         self.names: list[bytes] = []
         self.lookups = 0
         self.is_at_end = False
@@ -73,7 +73,7 @@ class Lister:
 
     async def go_on(self, room_bytes: int) -> int:
         """The errno of one request."""
-        body = READDIR.pack(0, self._offset, room_bytes, 0, 0, 0, 0)
+        body = READDIR.pack(0, self.offset, room_bytes, 0, 0, 0, 0)
         reply = await self._kernel.ask(self._opcode, self._ino, body)
         if reply.error:
             return reply.error
@@ -82,7 +82,7 @@ class Lister:
         self.is_at_end = not found
         if found:
             self.names += [name for name, _, _ in found]
-            self._offset = found[-1][2]
+            self.offset = found[-1][2]
             self.lookups += sum(name not in (b".", b"..") for name, _, _ in found)
         return 0
 
@@ -191,11 +191,33 @@ async def test_what_is_outdated_does_not_stay_with_the_kernel(tmp_path: Path, pu
         assert await lister.go_on(500) == 0
         published.publish(tree("B"))
         assert await refresh.refresh()
-        kinds = [struct.unpack_from("<Ii", await kernel.notice())[1] for _ in range(2)]
-        assert kinds == [Notice.INC_EPOCH, Notice.INVAL_INODE]
+        kinds = [struct.unpack_from("<Ii", await kernel.notice())[1] for _ in range(4)]
+        assert sorted(kinds) == [Notice.INVAL_INODE, Notice.INVAL_ENTRY, Notice.INC_EPOCH, Notice.INC_EPOCH]
         assert await lister.go_on(500) == 0
         notice = await kernel.notice()
         assert struct.unpack_from("<IiQQ", notice)[1::2] == (Notice.INVAL_INODE, ROOT)
+
+
+async def test_what_is_outdated_is_listed_without_attributes(tmp_path: Path, published: Published) -> None:
+    """The kernel would take them for those of the new revision, and believe them for ever."""
+    async with live(tmp_path, published) as (kernel, refresh):
+        lister = Lister(kernel, Opcode.READDIRPLUS)
+        assert await lister.go_on(700) == 0
+        inodes = kernel.volume.files.inodes
+        assert inodes.lookups == lister.lookups > 0
+        published.publish(tree("B"))
+        assert await refresh.refresh()
+        before = inodes.lookups
+        body = READDIR.pack(0, lister.offset, 1 << 20, 0, 0, 0, 0)
+        reply = await kernel.ask(Opcode.READDIRPLUS, ROOT, body)
+        found = records(reply.body, plus=True)
+        assert len(found) > 3
+        assert all(ino for _, ino, _ in found)
+        position = 0
+        for name, _, _ in found:
+            assert reply.body[position : position + 128] == bytes(128), name
+            position += 128 + DIRENT.size + (len(name) + 7) // 8 * 8
+        assert inodes.lookups == before
 
 
 async def test_a_listing_cannot_go_on_for_ever(tmp_path: Path, published: Published) -> None:

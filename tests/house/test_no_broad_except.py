@@ -17,7 +17,7 @@ GUARDS = {
     "cvmfs_py/cli/app.py": 1,
     "cvmfs_py/cli/reference.py": 1,  # programs with exit codes of their own
     "cvmfs_py/cli/session.py": 1,  # of several repositories one may fail
-    "cvmfs_py/fuse/channel.py": 2,  # of what is answered at once, and of what has to wait
+    "cvmfs_py/fuse/channel.py": 3,  # of what is answered at once, of what has to wait, and of what is done ahead
     "cvmfs_py/fuse/pyfuse3_engine.py": 1,
 }
 BROAD = {"Exception", "BaseException"}

@@ -149,8 +149,7 @@ class Server:
             if request.opcode == Opcode.READDIR:
                 record = wire_replies.pack_dirent(ino, number, name, kind)
             else:
-                entry = wire_replies.NO_ENTRY if ino == ROOT_INO else self._entry(ino)
-                record = wire_replies.pack_direntplus(entry, ino, number, name, kind)
+                record = _entry_record(ino, number, name, kind)
             if len(page) + len(record) > size_bytes:
                 break
             page += record
@@ -241,6 +240,12 @@ class Asker:
     def _run(*command: str) -> str:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         return (done.stdout + done.stderr).strip()
+
+
+def _entry_record(ino: int, number: int, name: bytes, kind: int) -> bytes:
+    if ino == ROOT_INO:
+        return wire_replies.pack_name_record(ino, number, name, kind)
+    return wire_replies.pack_entry_record(ino, VALIDITY, pack_attr(ino, INODES[ino]), number, name, kind)
 
 
 def talk(place: str, flags: int, minor: int) -> dict[str, Any]:

@@ -63,7 +63,7 @@ class Mounted:
 
     def __enter__(self) -> Path:
         self.mountpoint.mkdir(exist_ok=True)
-        self._running = self.client.start(*self.words(), wrapper=self.wrapper)
+        self._running = self.start()
         self._watchdog = threading.Timer(LIMIT_S, self._running.process.kill)
         self._watchdog.daemon = True
         self._watchdog.start()
@@ -76,6 +76,9 @@ class Mounted:
             done = self._running.kill()
             raise AssertionError(f"not mounted: {line!r} {done}")
         return self.mountpoint
+
+    def start(self) -> Running:
+        return self.client.start(*self.words(), wrapper=self.wrapper)
 
     def words(self) -> tuple[str, ...]:
         """The command."""

@@ -42,9 +42,9 @@ def test_counts_are_told_when_they_are_asked_for(engine: str, tmp_path: Path) ->
     assert counts["requests"]["read"] == 1
     assert counts["local_operations"] >= 1
     now = counts["now"]
-    assert now["lookups"] >= 1
-    assert now["attached_catalogs"] == 1
-    # Of each catalog its database; nothing else is open longer than it is used, but what is kept.
-    assert now["pins"] == now["attached_catalogs"] + now["kept_objects"]
-    assert now["downloads"] == 0
-    assert now["tasks"] > 1
+    assert now["lookups"] in (1, 3)  # `a`, and what was listed while the signal was on its way
+    assert now["catalogs"] == 1
+    assert now["pins"] == now["catalogs"] + now["kept_objects"]  # nothing else is open longer than it is used
+    assert 0 <= now["kept_objects"] <= 1  # the file
+    assert (now["waiting_requests"], now["downloads"]) == (0, 0)
+    assert 5 < now["tasks"] < 30

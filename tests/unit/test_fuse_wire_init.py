@@ -105,6 +105,12 @@ class TestNegotiation:
         modest = Wishes(flags=WANTED_FLAGS & LINUX_5_4_FLAGS, minor=31)
         assert pack_init_reply(UNIQUE, negotiate(offer(), modest, PAGE_BYTES)) == pack_init_reply(UNIQUE, with_old)
 
+    def test_further_flags_are_agreed_on_only_where_both_have_the_field_for_them(self) -> None:
+        modest = Wishes(flags=WANTED_FLAGS & ~InitFlag.INIT_EXT)
+        for agreed in (negotiate(offer(), modest, PAGE_BYTES), negotiate(offer(36, 1 << 35), Wishes(), PAGE_BYTES)):
+            assert int(agreed.flags) >> 32 == 0
+            assert pack_init_reply(UNIQUE, agreed)[48:52] == bytes(4)
+
     def test_without_max_pages_reads_are_small(self) -> None:
         agreed = negotiate(offer(flags=1), Wishes(), PAGE_BYTES)
         assert agreed.max_pages == 32

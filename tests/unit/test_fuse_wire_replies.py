@@ -17,12 +17,13 @@ from cvmfs_py.fuse.wire_replies import (
     FileSystemStatistics,
     pack_attr_reply,
     pack_dirent,
-    pack_direntplus,
     pack_empty_reply,
     pack_entry,
+    pack_entry_record,
     pack_entry_reply,
     pack_error_reply,
     pack_lseek_reply,
+    pack_name_record,
     pack_negative_entry,
     pack_open_reply,
     pack_reply,
@@ -111,8 +112,7 @@ def test_lseek() -> None:
 def test_records_of_a_listing() -> None:
     record = bytes.fromhex("0500 0000 0000 0000 0900 0000 0000 0000 0300 0000 0800 0000 6162 6300 0000 0000")
     assert pack_dirent(5, 9, b"abc", 8) == record
-    entry = pack_entry(5, VALIDITY, ATTR)
-    assert pack_direntplus(entry, 5, 9, b"abc", 8) == entry + record
+    assert pack_entry_record(5, VALIDITY, ATTR, 9, b"abc", 8) == pack_entry(5, VALIDITY, ATTR) + record
 
 
 @pytest.mark.parametrize("length", [*range(1, 20), 254, 255, 256, 257, 264, 265, 1024])
@@ -122,4 +122,5 @@ def test_records_are_aligned_whatever_the_name(length: int) -> None:
     record = struct.pack("<QQII", 5, 9, length, 4) + name + padding
     assert len(record) % 8 == 0
     assert pack_dirent(5, 9, name, 4) == record
-    assert pack_direntplus(NO_ENTRY, 5, 9, name, 4) == NO_ENTRY + record
+    assert pack_entry_record(5, VALIDITY, ATTR, 9, name, 4) == pack_entry(5, VALIDITY, ATTR) + record
+    assert pack_name_record(5, 9, name, 4) == NO_ENTRY + record
