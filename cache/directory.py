@@ -97,8 +97,8 @@ class DirectoryStore(Store):
         )
 
     @property
-    def pinned_count(self) -> int:
-        return len(self._pins)
+    def pin_count(self) -> int:
+        return self._pins.total
 
     def entries(self) -> Iterator[CacheEntry]:
         is_pinned = self._eviction.is_pinned()

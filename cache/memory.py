@@ -81,8 +81,8 @@ class MemoryStore(Store):
         )
 
     @property
-    def pinned_count(self) -> int:
-        return len(self._pins)
+    def pin_count(self) -> int:
+        return self._pins.total
 
     def entries(self) -> Iterator[CacheEntry]:
         is_pinned = self._is_pinned()

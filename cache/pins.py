@@ -117,9 +117,10 @@ class PinCounts:
     def __contains__(self, text: str) -> bool:
         return text in self._counts
 
-    def __len__(self) -> int:
-        """The number of objects that are pinned."""
-        return len(self._counts)
+    @property
+    def total(self) -> int:
+        """Pins, of whichever objects."""
+        return sum(self._counts.values())
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.sizes())

@@ -90,8 +90,8 @@ class Store(ABC):
 
     @property
     @abstractmethod
-    def pinned_count(self) -> int:
-        """The number of objects that this process holds open."""
+    def pin_count(self) -> int:
+        """Pins that are open."""
 
     @abstractmethod
     def entries(self) -> Iterator[CacheEntry]:

@@ -105,6 +105,10 @@ class Channel:
     def waiting_count(self) -> int:
         return len(self._waiting)
 
+    @property
+    def kept_count(self) -> int:
+        return sum(len(served.contents) for served in self._served.values())
+
     def revision_changed(self, root: Inode) -> None:
         """What the kernel was told of the names in this root is taken back."""
         for served in self._served.values():

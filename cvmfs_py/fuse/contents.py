@@ -76,6 +76,10 @@ class Contents:
         self._reads_in_threads = 0  # so many, before a disk that was slow is waited for again
         self._positions: OrderedDict[Inode, int] = OrderedDict()  # where the next read in order would begin
 
+    def __len__(self) -> int:
+        """The number of objects that are kept open."""
+        return len(self._pins) + len(self._files_ahead)
+
     def close(self) -> None:
         self._files_ahead.close()
         while self._pins:

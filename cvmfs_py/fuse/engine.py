@@ -23,5 +23,13 @@ class Engine(Protocol):
     def revision_changed(self, root: Inode) -> None:
         """The repository with this root shows another snapshot: what the kernel knows of its names is no longer so."""
 
+    @property
+    def waiting_count(self) -> int:
+        """Requests that are not answered yet."""
+
+    @property
+    def kept_count(self) -> int:
+        """Objects that are kept open, because they may be read again."""
+
     def forget_volume(self, volume: Volume) -> None:
         """A volume is gone for good: nothing of it is kept."""

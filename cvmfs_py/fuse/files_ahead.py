@@ -71,6 +71,10 @@ class FilesAhead:
         self._plans = plans
         self._readers: OrderedDict[int, _Reader] = OrderedDict()  # by process
 
+    def __len__(self) -> int:
+        """The number of objects that are open."""
+        return sum(len(reader.opened) for reader in self._readers.values())
+
     def close(self) -> None:
         while self._readers:
             self._readers.popitem()[1].close()

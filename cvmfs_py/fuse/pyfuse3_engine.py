@@ -47,12 +47,15 @@ def _guarded(
 
     async def guarded(self: Pyfuse3Engine, /, *arguments: P.args, **named: P.kwargs) -> T:
         self.failures.stats.requests[name] += 1
+        self.waiting_count += 1
         try:
             return await handler(self, *arguments, **named)
         except pyfuse3.FUSEError:
             raise
         except Exception as error:  # noqa: BLE001  # the engine's guard
             raise pyfuse3.FUSEError(self.failures.errno_of(name, error)) from None
+        finally:
+            self.waiting_count -= 1
 
     functools.update_wrapper(guarded, handler)
     return guarded
@@ -77,6 +80,7 @@ class Pyfuse3Engine(pyfuse3.Operations):
     def __init__(self, space: Space, failures: Failures) -> None:
         super().__init__()
         self.failures = failures
+        self.waiting_count = 0
         self._space = space
         self._is_serving = False
         self._contents: dict[int, Contents] = {}  # by the identity of the volume
@@ -103,6 +107,10 @@ class Pyfuse3Engine(pyfuse3.Operations):
 
     def revision_changed(self, root: Inode) -> None:
         """Names are believed for a bounded time, and inodes never change: there is nothing to take back."""
+
+    @property
+    def kept_count(self) -> int:
+        return sum(len(contents) for contents in self._contents.values())
 
     def forget_volume(self, volume: Volume) -> None:
         contents = self._contents.pop(id(volume), None)

@@ -122,18 +122,24 @@ class _AnySession:
     async def _serve(self, engine: Engine, taken: Handover, nursery: trio.Nursery) -> None:
         """Ends everything when the mount ends."""
         if self._hears_signals:
-            nursery.start_soon(tell_counts_on_signal, self._stats, self._held)
+            nursery.start_soon(tell_counts_on_signal, self._stats, lambda: self._held(engine))
         await engine.serve(taken.fd, ())
         nursery.cancel_scope.cancel()
 
-    def _held(self) -> dict[str, int]:
-        """What the mount holds now: the inodes that the kernel refers to, open catalogs, open objects."""
+    def _held(self, engine: Engine) -> dict[str, int]:
+        """What the mount holds now: requests, inodes that the kernel refers to, open catalogs, open objects, downloads.
+
+        A mount of which nobody wants anything has a pin for each catalog and each object that is kept, and no other.
+        """
         volumes = list(self._volumes.values())
         numbers = {id(volume.files.inodes): volume.files.inodes for volume in volumes}.values()
         return {
+            "waiting_requests": engine.waiting_count,
             "lookups": sum(each.lookups for each in numbers),
             "catalogs": sum(volume.files.attached_count for volume in volumes),
-            "pins": sum(volume.finder.store.pinned_count for volume in volumes),
+            "pins": sum(volume.finder.store.pin_count for volume in volumes),
+            "kept_objects": engine.kept_count,
+            "downloads": sum(volume.finder.fetcher.download_count for volume in volumes),
         }
 
     async def _end_on_signals(self, engine: Engine, taken: Handover) -> None:

@@ -111,6 +111,11 @@ class Fetcher:
         return await self.standard.perform(path, turn, attempt, no_cache=no_cache, deadline=deadline)
 
     @property
+    def download_count(self) -> int:
+        """Objects that are under way."""
+        return len(self._flights)
+
+    @property
     def host_count(self) -> int:
         """How many hosts there are to switch between."""
         return len(self.standard.lists.hosts)

@@ -1,12 +1,14 @@
 """One reader of the soak: random operations on a mount for ever, each checked against what was published.
 
-    python -I -S soak_reader.py SEED TOP FACTS
+    python -I -S soak_reader.py SEED TOP FACTS REVISION
 
-Prints a line of JSON for every error (`error`), for every wrong answer (`wrong`), and once a second for what was done.
-SIGUSR2 interrupts whatever it waits for; SIGTERM ends it. Knows nothing of the project: it is a program like any other.
+REVISION is the one to which the mount is pinned, 0 for a live one. Prints a line of JSON for every error (`error`), for
+every wrong answer (`wrong`), and once a second for what was done. SIGUSR2 interrupts whatever it waits for, SIGUSR1 as
+well, but then it tries again as Python does; SIGTERM ends it. Knows nothing of the project: a program like any other.
 """
 
 import contextlib
+import ctypes
 import errno
 import hashlib
 import json
@@ -18,9 +20,12 @@ import stat
 import subprocess
 import sys
 import time
+import zlib
 
 HELD_FILES = 6
 PIECE_BYTES = 300_000
+NEWS_S = 6.0  # in which a mount that says it shows a revision has stopped to show earlier ones: the kernel believes 1 s
+XATTR = "user.soak"
 
 
 class Interrupted(Exception):
@@ -29,6 +34,26 @@ class Interrupted(Exception):
 
 class Wrong(Exception):
     """An answer that is not what was published."""
+
+
+class DirectoryRecord(ctypes.Structure):
+    """What readdir gives, on 64-bit Linux."""
+
+    _fields_ = [
+        ("ino", ctypes.c_uint64),
+        ("position", ctypes.c_int64),
+        ("length", ctypes.c_ushort),
+        ("kind", ctypes.c_ubyte),
+        ("name", ctypes.c_char * 256),
+    ]
+
+
+C = ctypes.CDLL(None, use_errno=True)
+C.opendir.restype = ctypes.c_void_p
+C.readdir.argtypes, C.readdir.restype = [ctypes.c_void_p], ctypes.POINTER(DirectoryRecord)
+C.telldir.argtypes, C.telldir.restype = [ctypes.c_void_p], ctypes.c_long
+C.seekdir.argtypes, C.seekdir.restype = [ctypes.c_void_p, ctypes.c_long], None
+C.closedir.argtypes = [ctypes.c_void_p]
 
 
 def content(name, size):
@@ -43,39 +68,95 @@ def live_content(name, revision):
     return b"%08d" % revision + content(f"{name} {revision}", size)
 
 
+def turning_names(revision):
+    """What a directory lists that has other names in every revision."""
+    return [f"r{revision:08}-{number:03}" for number in range(30 + revision % 50)]
+
+
+def mode_of(name):
+    return (0o644, 0o755, 0o444, 0o600)[zlib.crc32(name.encode()) % 4]
+
+
+def mtime_of(name):
+    return 1_500_000_000 + zlib.crc32(name.encode()) % 100_000_000
+
+
 def require(condition, *what):
     if not condition:
         raise Wrong(" ".join(map(str, what)))
 
 
+def require_same(found, expected, *what):
+    if found != expected:
+        pairs = enumerate(zip(found, expected, strict=False))
+        first = next((number for number, (ours, theirs) in pairs if ours != theirs), min(len(found), len(expected)))
+        require(False, *what, f"- {len(found)} bytes, not {len(expected)}; the first difference at {first}")
+
+
+def read_at(fd, length, offset):
+    """All of it. One call may give less where an error follows, or a signal came; only nothing is the end."""
+    parts = []
+    while length > 0:
+        part = os.pread(fd, length, offset)
+        if not part:
+            break
+        parts.append(part)
+        offset += len(part)
+        length -= len(part)
+    return b"".join(parts)
+
+
+@contextlib.contextmanager
+def opened(place, directory_fd=None):
+    fd = os.open(place, os.O_RDONLY, dir_fd=directory_fd)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
 class Reader:
-    def __init__(self, seed, top, facts):
+    def __init__(self, seed, top, facts, revision):
         self.chance = random.Random(seed)
         self.top = top
-        # By path: ["file", size, links, name of its content], ["link", target], ["directory", names], [something else].
+        # By path: ["file", size, links, name, attribute], ["link", target], ["directory", names], [something else].
+        # The name is that of a hard link's first name: it decides content, mode and time.
         self.entries = facts["entries"]
         self.live = facts["live"]
+        self.turning = facts["turning"]
         self.program = facts["program"]
         self.fqrn = facts["fqrn"].encode()
+        self.published = facts["published"]
+        self.pinned = revision
+        self.shown = []  # when the mount said which revision it shows
+        self.newest = {}  # revision of each name that changes, as it was seen last
         self.paths = {}
         for path, fact in self.entries.items():
             self.paths.setdefault(fact[0], []).append(path)
+        self.long_listings = [path for path in self.paths["directory"] if len(self.entries[path][1]) > 100]
         self.held = []
+        self.held_directories = []
         self.operations = (
             *[self.whole] * 6,
             *[self.pieces] * 6,
             *[self.mapped] * 2,
+            self.mapped_unread,
             *[self.look] * 8,
             *[self.absent] * 4,
             *[self.listing] * 3,
-            *[self.half_a_listing],
-            *[self.walk],
+            self.half_a_listing,
+            *[self.listing_in_pieces] * 2,
+            self.walk,
             *[self.link] * 2,
             *[self.attributes] * 2,
-            *[self.holes],
+            self.holes,
+            *[self.revision] * 2,
             *[self.changing] * 5,
+            *[self.turned] * 2,
             *[self.hold] * 2,
             *[self.held_before] * 4,
+            *[self.hold_directory] * 1,
+            *[self.directory_held_before] * 2,
             self.run_program,
         )
 
@@ -83,34 +164,37 @@ class Reader:
         path = self.chance.choice(self.paths[kind])
         return path, os.path.join(self.top, path), self.entries[path]
 
+    # --- what stays
+
     def whole(self):
-        path, place, (_, size, _, name) = self.pick("file")
+        path, place, (_, size, _, name, _) = self.pick("file")
         with open(place, "rb", buffering=0) as file:
-            data = file.read()
-        require(data == content(name, size), "content of", path, len(data), "of", size)
+            require_same(file.read(), content(name, size), "content of", path)
 
     def pieces(self):
-        path, place, (_, size, _, name) = self.pick("file")
+        path, place, (_, size, _, name, _) = self.pick("file")
         expected = content(name, size)
-        fd = os.open(place, os.O_RDONLY)
-        try:
+        with opened(place) as fd:
             for _ in range(self.chance.randrange(1, 6)):
                 offset = self.chance.randrange(size + 5000)
                 length = self.chance.choice((1, 100, 4096, 70_000, PIECE_BYTES))
-                data = os.pread(fd, length, offset)
-                require(data == expected[offset : offset + length], "bytes of", path, "at", offset, len(data))
-        finally:
-            os.close(fd)
+                require_same(read_at(fd, length, offset), expected[offset : offset + length], path, "at", offset)
 
     def mapped(self):
-        path, place, (_, size, _, name) = self.pick("file")
+        self.map(is_read_before=True)
+
+    def mapped_unread(self):
+        """Pages that cannot be read end a process with SIGBUS, which whoever started it has to understand."""
+        self.map(is_read_before=False)
+
+    def map(self, *, is_read_before):
+        path, place, (_, size, _, name, _) = self.pick("file")
         if not size:
             return
-        with open(place, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as data:
+        with opened(place) as fd, mmap.mmap(fd, 0, prot=mmap.PROT_READ) as data:
             offset = self.chance.randrange(size)
-            # Pages that cannot be read end a process with SIGBUS: only what was read before is looked at here.
-            length = len(os.pread(file.fileno(), 50_000, offset))
-            require(data[offset : offset + length] == content(name, size)[offset : offset + length], "mapped", path)
+            length = len(os.pread(fd, 50_000, offset)) if is_read_before else 50_000
+            require_same(data[offset : offset + length], content(name, size)[offset : offset + length], "mapped", path)
 
     def look(self):
         path, place, fact = self.pick(self.chance.choice(("file", "file", "link", "directory")))
@@ -118,14 +202,17 @@ class Reader:
         kind = {"file": stat.S_ISREG, "link": stat.S_ISLNK, "directory": stat.S_ISDIR}[fact[0]]
         require(kind(status.st_mode), "kind of", path)
         if fact[0] == "file":
-            require((status.st_size, status.st_nlink) == (fact[1], fact[2]), "status of", path, status)
+            _, size, links, name, _ = fact
+            seen = status.st_size, status.st_nlink, stat.S_IMODE(status.st_mode), status.st_mtime
+            require(seen == (size, links, mode_of(name), mtime_of(name)), "status of", path, status)
+            if links > 1:
+                require(os.lstat(os.path.join(self.top, name)).st_ino == status.st_ino, "inode of", path, status)
 
     def absent(self):
         _, place, _ = self.pick("directory")
         name = os.path.join(place, f"absent-{self.chance.randrange(50)}")
-        require(not os.path.lexists(name), name, "exists")
         try:
-            os.stat(name)
+            os.lstat(name)
         except FileNotFoundError:
             return
         raise Wrong(name + " was found")
@@ -137,7 +224,7 @@ class Reader:
         require(sorted(found) == names, "listing of", path)
         for name, kinds in found.items():
             fact = self.entries[os.path.join(path, name)]
-            require(kinds == (fact[0] == "directory", fact[0] == "link"), "kind of", path, name)
+            require(kinds == (fact[0] in ("directory", "turning"), fact[0] == "link"), "kind of", path, name)
 
     def half_a_listing(self):
         _, place, (_, names) = self.pick("directory")
@@ -145,9 +232,47 @@ class Reader:
             for _, each in zip(range(len(names) // 2), scan, strict=False):
                 require(each.name in names, each.name, "is not in", place)
 
+    def listing_in_pieces(self):
+        """From every place that a listing was told of, it goes on as it did the first time."""
+        path = self.chance.choice(self.long_listings) if self.chance.random() < 0.7 else self.pick("directory")[0]
+        stream = C.opendir(os.fsencode(os.path.join(self.top, path)))
+        if not stream:
+            raise OSError(ctypes.get_errno(), "opendir", path)
+        try:
+            found = self.rest_of(stream, path)
+            names = sorted(os.fsdecode(name) for _, name in found if name not in (b".", b".."))
+            require(names == self.entries[path][1], "listing of", path)
+            for _ in range(4):
+                index = self.chance.randrange(len(found))
+                C.seekdir(stream, found[index][0])
+                rest = self.rest_of(stream, path)
+                require([name for _, name in rest] == [name for _, name in found[index:]], path, "from", index)
+        finally:
+            C.closedir(stream)
+
+    @staticmethod
+    def rest_of(stream, path):
+        found = []
+        while True:
+            position = C.telldir(stream)
+            ctypes.set_errno(0)
+            record = C.readdir(stream)
+            if not record:
+                if ctypes.get_errno():
+                    raise OSError(ctypes.get_errno(), "readdir", path)
+                return found
+            found.append((position, record.contents.name))
+
     def walk(self):
+        """All but what is in directories that change: a walk may take longer than a revision."""
         path, place, _ = self.pick("directory")
-        count = sum(len(directories) + len(files) for _, directories, files in os.walk(place, onerror=self.fail))
+        count = 0
+        for above, directories, files in os.walk(place, onerror=self.fail):
+            count += len(directories) + len(files)
+            relative = os.path.relpath(above, self.top)
+            directories[:] = [
+                each for each in directories if os.path.normpath(f"{relative}/{each}") not in self.turning
+            ]
         inside = path + "/" if path else ""
         require(count == sum(each.startswith(inside) for each in self.entries if each != path), "walk of", path)
 
@@ -160,33 +285,78 @@ class Reader:
         require(os.readlink(place) == target, "target of", path)
 
     def attributes(self):
-        path, place, _ = self.pick(self.chance.choice(("file", "directory")))
+        path, place, fact = self.pick(self.chance.choice(("file", "file", "directory")))
         require(os.getxattr(place, "user.fqrn") == self.fqrn, "user.fqrn of", path)
-        os.listxattr(place)
+        names = os.listxattr(place)
+        if fact[0] == "file":
+            require((XATTR in names) == bool(fact[4]), "attributes of", path, names)
+            if fact[4]:
+                require(os.getxattr(place, XATTR) == fact[4].encode(), XATTR, "of", path)
 
     def holes(self):
-        path, place, (_, size, _, _) = self.pick("file")
-        fd = os.open(place, os.O_RDONLY)
-        try:
+        """There is none but the one behind the end."""
+        path, place, (_, size, _, _, _) = self.pick("file")
+        with opened(place) as fd:
             if size:
-                require(os.lseek(fd, 0, os.SEEK_HOLE) == size, "hole in", path)
-        finally:
-            os.close(fd)
+                offset = self.chance.randrange(size)
+                require(os.lseek(fd, offset, os.SEEK_DATA) == offset, "data in", path)
+                require(os.lseek(fd, offset, os.SEEK_HOLE) == size, "hole in", path)
+            try:
+                os.lseek(fd, size, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno != errno.ENXIO:
+                    raise
+            else:
+                raise Wrong(f"data behind the end of {path}")
+
+    def run_program(self):
+        done = subprocess.run([os.path.join(self.top, self.program)], check=False, stderr=subprocess.DEVNULL)
+        if done.returncode:
+            raise OSError(errno.EIO, "the program ended badly")
+
+    # --- what changes
+
+    def revision(self):
+        shown = int(os.getxattr(self.top, "user.revision"))
+        require(not self.pinned or shown == self.pinned, "the pinned mount shows", shown)
+        require(not self.shown or shown >= self.shown[-1][1], "revision", shown, "after", self.shown[-1:])
+        self.shown.append((time.monotonic(), shown))
+        self.check_published(shown)
+
+    def check_published(self, revision):
+        with open(self.published, encoding="ascii") as file:
+            require(revision <= int(file.read()), "revision", revision, "is not published yet")
+
+    def earliest(self):
+        """The revision that has to be shown by now; asked before the name is."""
+        limit_s = time.monotonic() - NEWS_S
+        while len(self.shown) > 1 and self.shown[1][0] < limit_s:
+            del self.shown[0]
+        return self.shown[0][1] if self.shown and self.shown[0][0] < limit_s else 0
+
+    def check_revision(self, name, revision, earliest):
+        """Of what was opened just now."""
+        require(not self.pinned or revision == self.pinned, name, "is of", revision, "in a pinned mount")
+        require(revision >= self.newest.get(name, 0), name, "is of", revision, "after", self.newest.get(name))
+        require(revision >= earliest, name, "is of", revision, "although", earliest, "was shown long ago")
+        self.newest[name] = revision
+        self.check_published(revision)
 
     def changing(self):
-        name = self.chance.choice(self.live)
+        name, earliest = self.chance.choice(self.live), self.earliest()
         with open(os.path.join(self.top, name), "rb", buffering=0) as file:
             data = file.read(8)
+            self.check_revision(name, int(data), earliest)
             while part := file.read(self.chance.choice((5000, 70_000, PIECE_BYTES))):
                 data += part
                 if self.chance.random() < 0.05:
                     time.sleep(self.chance.random() * 0.3)
-        require(data == live_content(name, int(data[:8])), name, "is a mixture:", data[:8], len(data))
+        require_same(data, live_content(name, int(data[:8])), name, data[:8])
 
     def hold(self):
-        name = self.chance.choice(self.live)
+        name, earliest = self.chance.choice(self.live), self.earliest()
         fd = os.open(os.path.join(self.top, name), os.O_RDONLY)
-        self.held.append((name, fd, None))
+        self.held.append((name, fd, None, earliest))
         if len(self.held) > HELD_FILES:
             os.close(self.held.pop(self.chance.randrange(HELD_FILES))[1])
 
@@ -195,19 +365,47 @@ class Reader:
         if not self.held:
             return
         index = self.chance.randrange(len(self.held))
-        name, fd, revision = self.held[index]
-        begin = os.pread(fd, 8, 0)
-        require(revision is None or int(begin) == revision, name, "became another:", revision, begin)
-        self.held[index] = name, fd, int(begin)
-        expected = live_content(name, int(begin))
+        name, fd, revision, earliest = self.held[index]
+        begin = int(read_at(fd, 8, 0))
+        require(revision is None or begin == revision, name, "became another:", revision, begin)
+        require(begin >= earliest, name, "is of", begin, "although", earliest, "was shown long before")
+        self.held[index] = name, fd, begin, earliest
+        expected = live_content(name, begin)
         require(os.fstat(fd).st_size == len(expected), "size of", name)
         offset = self.chance.randrange(len(expected))
-        require(os.pread(fd, PIECE_BYTES, offset) == expected[offset : offset + PIECE_BYTES], name, "at", offset)
+        require_same(read_at(fd, PIECE_BYTES, offset), expected[offset : offset + PIECE_BYTES], name, "at", offset)
 
-    def run_program(self):
-        done = subprocess.run([os.path.join(self.top, self.program)], check=False, stderr=subprocess.DEVNULL)
-        if done.returncode:
-            raise OSError(errno.EIO, "the program ended badly")
+    def turned(self):
+        """A listing is wholly of one revision, and so is what its names lead to."""
+        name, earliest = self.chance.choice(self.turning), self.earliest()
+        with opened(os.path.join(self.top, name)) as fd:
+            self.check_revision(name, self.revision_listed(fd, name), earliest)
+
+    def hold_directory(self):
+        name = self.chance.choice(self.turning)
+        fd = os.open(os.path.join(self.top, name), os.O_RDONLY)
+        self.held_directories.append((name, fd, None))
+        if len(self.held_directories) > HELD_FILES:
+            os.close(self.held_directories.pop(self.chance.randrange(HELD_FILES))[1])
+
+    def directory_held_before(self):
+        if not self.held_directories:
+            return
+        index = self.chance.randrange(len(self.held_directories))
+        name, fd, revision = self.held_directories[index]
+        listed = self.revision_listed(fd, name)
+        require(revision is None or listed == revision, name, "became another:", revision, listed)
+        self.held_directories[index] = name, fd, listed
+
+    def revision_listed(self, fd, name):
+        names = sorted(os.listdir(fd))
+        require(names, name, "is empty")
+        revision = int(names[0][1:9])
+        require(names == turning_names(revision), "listing of", name, names[0], names[-1], len(names))
+        one = self.chance.choice(names)
+        with opened(one, fd) as file_fd:
+            require_same(read_at(file_fd, 1000, 0), one.encode(), name, one)
+        return revision
 
 
 def say(**facts):
@@ -229,7 +427,7 @@ def work(reader):
         try:
             operation()
             done += 1
-        except Interrupted:
+        except (Interrupted, InterruptedError):
             interrupted += 1
         except Wrong as wrong:
             say(wrong=f"{operation.__name__}: {wrong}")
@@ -246,8 +444,9 @@ def work(reader):
 
 def main():
     with open(sys.argv[3], encoding="utf-8") as file:
-        reader = Reader(int(sys.argv[1]), sys.argv[2], json.load(file))
+        reader = Reader(int(sys.argv[1]), sys.argv[2], json.load(file), int(sys.argv[4]))
     signal.signal(signal.SIGUSR2, interrupt)
+    signal.signal(signal.SIGUSR1, lambda *_: None)
     say(done=0)  # now signals may come
     while True:
         with contextlib.suppress(Interrupted):  # between two operations

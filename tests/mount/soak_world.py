@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.mount.soak_reader import content, live_content
+from tests.mount.soak_reader import XATTR, content, live_content, mode_of, mtime_of, turning_names
 from tests.simulator.fault_server import Pause, Reset, Silence, answer
 from tests.simulator.publisher import OwnRepository
 
@@ -17,9 +18,12 @@ if TYPE_CHECKING:
     from tests.simulator.fault_server import SeenRequest, Steps
 
 FQRN = "soak.test.org"
-FAULTS = ("errors", "resets", "silence", "delays", "half", "rubbish")
+DOWN = "down"  # nobody listens; the others are ways to answer
+FAULTS = ("errors", "resets", "silence", "delays", "half", "rubbish", DOWN)
+FIRST = "first"  # the tag of the first revision
 GRACE_S = 12.0  # for which a fault may still be felt: time-outs, and backing off
 LIVE_FILES = 12
+TURNING = ("turning", "nested/turning", "live/turning")
 CHUNK_BYTES = 64 << 10
 
 
@@ -31,9 +35,11 @@ class Server:
         self._chance = chance
         self.fault = ""
         self.faults: list[list[float]] = []  # begin and end of each time
+        self.answers = 0
 
     def __call__(self, request: SeenRequest) -> Steps:
         file = self._storage / request.path.removeprefix(f"/cvmfs/{FQRN}/")
+        self.answers += 1
         body = file.read_bytes() if file.is_file() else None
         whole = answer(404) if body is None else answer(200, body)
         fault = self.fault if self._chance.random() < 0.7 else ""
@@ -65,7 +71,7 @@ class Server:
 
 
 class Source:
-    """What is published: entries that stay, and files that change with every revision."""
+    """What is published: entries that stay, and files and directories that change with every revision."""
 
     def __init__(self, directory: Path, chance: random.Random) -> None:
         """Made, and published for the first time."""
@@ -77,35 +83,56 @@ class Source:
         }
         (directory / "own").mkdir()
         self.own = OwnRepository(directory / "own", FQRN, ttl_s=1, **sizes)
-        self.revision = 0
+        self.revision = 1  # empty
+        self.published = directory / "published"  # tells readers which revision they may see
         self.entries: dict[str, list[object]] = {}  # as `soak_reader` takes them
         self.live = [f"live/f{number:02}" for number in range(LIVE_FILES)]
         self.program = "programs/ends"
         self._write(chance)
-        self.publish()
+        self.publish(tag=FIRST)
+        self.first_revision = self.revision
         for directory_name, names, files in os.walk(self.tree):
             relative = os.path.relpath(directory_name, self.tree)
-            self.entries["" if relative == "." else relative] = ["directory", sorted([*names, *files])]
+            if relative in TURNING:
+                names.clear()
+                self.entries[relative] = ["turning"]
+            else:
+                self.entries["" if relative == "." else relative] = ["directory", sorted([*names, *files])]
         self.entries |= {name: ["changing"] for name in self.live} | {self.program: ["program"]}
 
-    def publish(self) -> None:
+    def publish(self, **wishes: str) -> None:
         """A new revision, in which every changing file is another one."""
         self.revision += 1
+        new = self.published.with_suffix(".new")
+        new.write_text(str(self.revision))
+        new.replace(self.published)
         for name in self.live:
             path = self.tree / name
             path.parent.mkdir(exist_ok=True)
             path.unlink(missing_ok=True)
             path.write_bytes(live_content(name, self.revision))
-        self.own.publish_directory(self.tree)
+        for top in TURNING:
+            shutil.rmtree(self.tree / top, ignore_errors=True)
+            (self.tree / top).mkdir(parents=True)
+            for name in turning_names(self.revision):
+                (self.tree / top / name).write_bytes(name.encode())
+        assert self.own.publish_directory(self.tree, **wishes).revision == self.revision
 
     def facts(self) -> dict[str, object]:
-        return {"entries": self.entries, "live": self.live, "program": self.program, "fqrn": FQRN}
+        return {
+            "entries": self.entries,
+            "live": self.live,
+            "turning": TURNING,
+            "program": self.program,
+            "fqrn": FQRN,
+            "published": str(self.published),
+        }
 
     def _write(self, chance: random.Random) -> None:
         for top in ("plain", "nested", "nested/deep/er"):
             for number in range(60):
                 self._file(f"{top}/file-{number:03}", chance.choice((0, 1, 100, 3000, 20_000, 60_000)))
-        for number in range(800):
+        for number in range(2000):  # more than the kernel asks for at once
             self._file(f"many/file-{number:03}", 10)
         for number in range(6):
             self._file(f"large/file-{number}", 2_000_000 + number)
@@ -128,4 +155,9 @@ class Source:
         path = self.tree / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content(name, size))
-        self.entries[name] = ["file", size, 1, name]
+        path.chmod(mode_of(name))
+        os.utime(path, (mtime_of(name), mtime_of(name)))
+        attribute = f"of {name}" if size == 3000 else ""
+        if attribute:
+            os.setxattr(path, XATTR, attribute.encode())
+        self.entries[name] = ["file", size, 1, name, attribute]

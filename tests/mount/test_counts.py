@@ -44,5 +44,7 @@ def test_counts_are_told_when_they_are_asked_for(engine: str, tmp_path: Path) ->
     now = counts["now"]
     assert now["lookups"] in (1, 3)  # `a`, and what was listed while the signal was on its way
     assert now["catalogs"] == 1
-    assert 0 <= now["pins"] <= 2  # the catalog, and the file
+    assert now["pins"] == now["catalogs"] + now["kept_objects"]  # nothing else is open longer than it is used
+    assert 0 <= now["kept_objects"] <= 1  # the file
+    assert (now["waiting_requests"], now["downloads"]) == (0, 0)
     assert 5 < now["tasks"] < 30
