@@ -11,7 +11,6 @@ from cvmfs_py.errors import CvmfsError, MountError, UsageError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
 
     from cvmfs_py.mount.registry import ListedMount
 
@@ -26,8 +25,8 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
         "cvmfs-py umount /cvmfs/sft.cern.ch",
         more=("cvmfs-py umount --all",),
     )
-    parser.add_argument("mounts", metavar="MOUNT", nargs="*", help="a mountpoint, or the FQRN of what you have mounted")
-    parser.add_argument("--all", action="store_true", help="all that you have mounted")
+    parser.add_argument("mounts", metavar="MOUNT", nargs="*", help="a mountpoint, or the FQRN of what is mounted")
+    parser.add_argument("--all", action="store_true", help="all mounts of this user")
     parser.add_argument("-l", "--lazy", action="store_true", help="do not even try to do it at once")
     return parser
 
@@ -37,17 +36,8 @@ def run(options: argparse.Namespace) -> int:
 
     if bool(options.mounts) == options.all:
         raise UsageError("name what is to be unmounted, or say --all")
-    user_id = os.geteuid()
-    mounts = list_mounts(os.environ, user_id).mounts
-    chosen = (
-        [each for each in mounts if each.user_id == user_id] if options.all else choose(options.mounts, mounts, user_id)
-    )
-    if options.all and len(chosen) < len(mounts):
-        print(
-            f"cvmfs-py umount: left alone: {len(mounts) - len(chosen)} of other users; name their mountpoints to end"
-            " them, see cvmfs-py list",
-            file=sys.stderr,
-        )
+    listed = list_mounts(os.environ, os.geteuid())
+    chosen = listed.mounts if options.all else _choose(options.mounts, listed.mounts)
     code = 0
     for mount in chosen:
         try:
@@ -58,22 +48,16 @@ def run(options: argparse.Namespace) -> int:
     return code
 
 
-def choose(names: Sequence[str], mounts: Sequence[ListedMount], user_id: int) -> list[ListedMount]:
-    """A mountpoint means whatever is mounted there; the name of a repository means one's own mounts of it."""
+def _choose(names: list[str], mounts: tuple[ListedMount, ...]) -> list[ListedMount]:
     from cvmfs_py.fuse.mountinfo import real_path
 
-    chosen: dict[tuple[bytes, object], ListedMount] = {}
+    chosen: dict[bytes, ListedMount] = {}
     for name in names:
         place = os.fsencode(real_path(name))
-        found = [each for each in mounts if each.record.mountpoint == place]
-        of_name = [each for each in mounts if each.record.fqrn == name]
-        found += [each for each in of_name if each.user_id == user_id]
-        if not found and of_name:
-            where = ", ".join(os.fsdecode(each.record.mountpoint) for each in of_name)
-            raise MountError(f"{name} is mounted by others only; name the mountpoint to end that: {where}")
+        found = [each for each in mounts if place == each.record.mountpoint or each.record.fqrn == name]
         if not found:
             raise MountError(f"{name} is not mounted by cvmfs-py; see cvmfs-py list")
-        chosen.update(((each.record.mountpoint, each.record.process), each) for each in found)
+        chosen.update((each.record.mountpoint, each) for each in found)
     return list(chosen.values())
 
 
@@ -87,11 +71,6 @@ def _end(mount: ListedMount, *, lazily: bool) -> None:
 
     record = mount.record
     if mount.state is MountState.ELSEWHERE:
-        if not record.process.is_running():  # its number means another process here, or none
-            raise MountError(
-                f"{os.fsdecode(record.mountpoint)} is mounted in another container or namespace, and so is its daemon"
-                f" (pid {record.process.pid} there); end it from there"
-            )
         os.kill(record.process.pid, signal.SIGTERM)
     else:
         mountpoint.unmount(os.fsdecode(record.mountpoint), lazily=lazily)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 _LINE = re.compile(r"(\*|[0-9]{1,10})\s+([0-9]{1,10})\Z")
 _LIMIT_BYTES = 16 << 20
-_LARGEST = (1 << 32) - 2  # the one above stands for "nobody was named", and the kernel takes it for none
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +49,6 @@ def parse_id_map(text: str, origin: str) -> IdMap:
         match = _LINE.match(content)
         if match is None:
             raise ConfigError(f"{origin}, line {line_number}: {content!r} is not two numbers")
-        for number in match.groups():
-            if number != "*" and int(number) > _LARGEST:
-                raise ConfigError(f"{origin}, line {line_number}: {number} is larger than an account can have")
         if match[1] == "*":
             default = int(match[2])
         else:
