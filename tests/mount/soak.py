@@ -293,6 +293,7 @@ def main() -> int:
     arguments = parser.parse_args()
     seed = random.randrange(1 << 30) if arguments.seed is None else arguments.seed
     print(f"seed {seed}, {arguments.engine}, {arguments.seconds:g} s", flush=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # nothing stays mounted
     with tempfile.TemporaryDirectory(prefix="cvmfs-py-soak-") as directory:
         report = Soak(Path(directory), arguments.engine, seed).run(arguments.seconds)
     print(report)
