@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 READERS = 4  # one in READERS of the pinned mount
-CACHE_MIB = 12  # less than half of the content
+CACHE_MIB = 5  # a quarter of the content
 LONGEST_S = 60.0  # that an operation may take, whatever happens
 SAMPLE_S = 2.0
 READER = Path(__file__).with_name("soak_reader.py")
@@ -126,8 +126,8 @@ class Soak:
         self._readers: list[Reader] = []
         self._daemons: list[Daemon] = []  # live, pinned
         self._chaos: tuple[tuple[str, Callable[[], None]], ...] = (
-            *[("readers interrupted", self._interrupt)] * 6,
-            *[("readers killed", self._kill)] * 3,
+            *[("", self._interrupt)] * 6,  # these count themselves
+            *[("", self._kill)] * 3,
             *[("faults of the server", self._fail)] * 3,
             *[("revisions", self._source.publish)] * 2,
             *[("names of a mount dropped", lambda: self._chance.choice(self._daemons).shrink())] * 3,
@@ -173,7 +173,8 @@ class Soak:
             time.sleep(self._chance.random() * 0.5)
             name, act = self._chance.choice(self._chaos)
             act()
-            self.report.chaos[name] += 1
+            if name:
+                self.report.chaos[name] += 1
             self._listen()
             if time.monotonic() > sample_s:
                 sample_s += SAMPLE_S
@@ -250,11 +251,13 @@ class Soak:
     def _interrupt(self) -> None:
         ready = [reader for reader in self._readers if reader.has_spoken]
         if ready:
+            self.report.chaos["readers interrupted"] += 1
             number = self._chance.choice((signal.SIGUSR1, signal.SIGUSR2))
             self._chance.choice(ready).process.send_signal(number)
 
     def _kill(self) -> None:
         if self._readers:
+            self.report.chaos["readers killed"] += 1
             self._chance.choice(self._readers).process.kill()
 
     def _fail(self) -> None:
@@ -262,7 +265,10 @@ class Soak:
         self._server.begin(fault)
         if fault == DOWN:
             self._http.stop()
-        time.sleep(self._chance.random() * 2)
+        for _ in range(self._chance.randrange(8)):
+            time.sleep(0.25)
+            if self._chance.random() < 0.4:  # in the midst of what they wait for
+                self._chance.choice((self._interrupt, self._interrupt, self._kill))()
         if fault == DOWN:
             self._http = FaultServer(self._server, port=self._http.port)
             self._http.__enter__()
