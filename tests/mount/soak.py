@@ -39,6 +39,7 @@ READERS = 4  # one in READERS of the pinned mount
 CACHE_MIB = 5  # a quarter of the content
 LONGEST_S = 60.0  # that an operation may take, whatever happens
 SAMPLE_S = 2.0
+REMEMBERED_S = 8.0  # for which the kernel keeps the names of a revision that was superseded, if it does at all
 READER = Path(__file__).with_name("soak_reader.py")
 
 
@@ -125,14 +126,14 @@ class Soak:
         self._facts.write_text(json.dumps(self._source.facts()))
         self._readers: list[Reader] = []
         self._daemons: list[Daemon] = []  # live, pinned
+        self._remembered_until_s = 0.0
         self._chaos: tuple[tuple[str, Callable[[], None]], ...] = (
             *[("", self._interrupt)] * 6,  # these count themselves
             *[("", self._kill)] * 3,
             *[("faults of the server", self._fail)] * 3,
-            *[("revisions", self._source.publish)] * 2,
-            *[("names of a mount dropped", lambda: self._chance.choice(self._daemons).shrink())] * 3,
+            *[("", self._publish)] * 2,
+            *[("", self._forget)] * 3,
             *[("pages of the cache dropped", self._cool)] * 2,
-            ("all dentries dropped", lambda: self._drop(2)),
         )
 
     def run(self, seconds: float) -> Report:
@@ -267,7 +268,7 @@ class Soak:
             self._http.stop()
         for _ in range(self._chance.randrange(8)):
             time.sleep(0.25)
-            if self._chance.random() < 0.4:  # in the midst of what they wait for
+            if self._chance.random() < 0.7:  # in the midst of what they wait for
                 self._chance.choice((self._interrupt, self._interrupt, self._kill))()
         if fault == DOWN:
             self._http = FaultServer(self._server, port=self._http.port)
@@ -286,9 +287,22 @@ class Soak:
                     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
                     os.close(fd)
 
-    @staticmethod
-    def _drop(what: int) -> None:
-        Path("/proc/sys/vm/drop_caches").write_text(str(what))
+    def _publish(self) -> None:
+        self.report.chaos["revisions"] += 1
+        self._source.publish()
+        if self._chance.random() < 0.6:
+            self._remembered_until_s = time.monotonic() + REMEMBERED_S
+
+    def _forget(self) -> None:
+        """The kernel forgets names; not always, because those that it remembers have to become new ones, too."""
+        if time.monotonic() < self._remembered_until_s:
+            return
+        if self._chance.random() < 0.8:
+            self.report.chaos["names of a mount dropped"] += 1
+            self._chance.choice(self._daemons).shrink()
+        else:
+            self.report.chaos["all dentries dropped"] += 1
+            Path("/proc/sys/vm/drop_caches").write_text("2")
 
 
 def main() -> int:

@@ -124,6 +124,7 @@ class Reader:
         self.entries = facts["entries"]
         self.live = facts["live"]
         self.turning = facts["turning"]
+        self.shifts = facts["shifts"]
         self.program = facts["program"]
         self.fqrn = facts["fqrn"].encode()
         self.published = facts["published"]
@@ -141,6 +142,7 @@ class Reader:
             *[self.pieces] * 6,
             *[self.mapped] * 2,
             self.mapped_unread,
+            *[self.direct] * 3,
             *[self.look] * 8,
             *[self.absent] * 4,
             *[self.listing] * 3,
@@ -152,6 +154,7 @@ class Reader:
             self.holes,
             *[self.revision] * 2,
             *[self.changing] * 5,
+            *[self.shifting] * 4,
             *[self.turned] * 2,
             *[self.hold] * 2,
             *[self.held_before] * 4,
@@ -203,6 +206,19 @@ class Reader:
             self.maybe_cool(fd)
             length = len(os.pread(fd, 50_000, offset)) if is_read_before else 50_000
             require_same(data[offset : offset + length], content(name, size)[offset : offset + length], "mapped", path)
+
+    def direct(self):
+        """Past the page cache: whoever waits for such a read can be interrupted."""
+        path, place, (_, size, _, name, _) = self.pick("file")
+        fd = os.open(place, os.O_RDONLY | os.O_DIRECT)
+        try:
+            with mmap.mmap(-1, 1 << 17) as buffer:
+                offset = self.chance.randrange(size // 4096 + 2) * 4096
+                count = os.preadv(fd, [buffer], offset)
+                require(count or offset >= size, path, "ends at", offset)
+                require_same(buffer[:count], content(name, size)[offset : offset + count], path, "directly at", offset)
+        finally:
+            os.close(fd)
 
     def look(self):
         path, place, fact = self.pick(self.chance.choice(("file", "file", "link", "directory")))
@@ -360,6 +376,14 @@ class Reader:
                 if self.chance.random() < 0.05:
                     time.sleep(self.chance.random() * 0.3)
         require_same(data, live_content(name, int(data[:8])), name, data[:8])
+
+    def shifting(self):
+        """In a catalog of its own, which is another one in every revision, and so has to be fetched first."""
+        name, earliest = f"{self.chance.choice(self.shifts)}/revision", self.earliest()
+        with opened(os.path.join(self.top, name)) as fd:
+            data = read_at(fd, 1000, 0)
+        require(len(data) == 8, name, "has", data)
+        self.check_revision(name, int(data), earliest)
 
     def hold(self):
         name, earliest = self.chance.choice(self.live), self.earliest()
