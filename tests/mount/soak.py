@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cvmfs_py.mount.engines import ENGINES
-from tests.mount.soak_daemon import Daemon
+from tests.mount.soak_daemon import Daemon, DaemonGoneError
 from tests.mount.soak_world import DOWN, FAULTS, FIRST, FQRN, Server, Source
 from tests.simulator.command import Client
 from tests.simulator.fault_server import FaultServer
@@ -145,9 +145,12 @@ class Soak:
             held.callback(lambda: [reader.process.kill() for reader in self._readers])
             self._daemons.append(self._daemon("live"))
             self._daemons.append(self._daemon("pinned", "--tag", FIRST))
-            for _ in range(2):
-                self._disturb(seconds / 2)
-                self._rest()
+            try:
+                for _ in range(2):
+                    self._disturb(seconds / 2)
+                    self._rest()
+            except DaemonGoneError as error:
+                self.report.wrong.append(str(error))
         self._judge()
         return self.report
 
@@ -177,6 +180,8 @@ class Soak:
             if name:
                 self.report.chaos[name] += 1
             self._listen()
+            for daemon in self._daemons:
+                daemon.check_alive()
             if time.monotonic() > sample_s:
                 sample_s += SAMPLE_S
                 for daemon in self._daemons:
