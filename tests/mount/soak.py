@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cvmfs_py.mount.engines import ENGINES
-from tests.mount.soak_daemon import Daemon
+from tests.mount.soak_daemon import Daemon, DaemonGoneError
 from tests.mount.soak_world import DOWN, FAULTS, FIRST, FQRN, Server, Source
 from tests.simulator.command import Client
 from tests.simulator.fault_server import FaultServer
@@ -36,9 +36,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 READERS = 4  # one in READERS of the pinned mount
-CACHE_MIB = 12  # less than half of the content
+CACHE_MIB = 5  # a quarter of the content
 LONGEST_S = 60.0  # that an operation may take, whatever happens
 SAMPLE_S = 2.0
+REMEMBERED_S = 8.0  # for which the kernel keeps the names of a revision that was superseded, if it does at all
 READER = Path(__file__).with_name("soak_reader.py")
 
 
@@ -125,14 +126,14 @@ class Soak:
         self._facts.write_text(json.dumps(self._source.facts()))
         self._readers: list[Reader] = []
         self._daemons: list[Daemon] = []  # live, pinned
+        self._remembered_until_s = 0.0
         self._chaos: tuple[tuple[str, Callable[[], None]], ...] = (
-            *[("readers interrupted", self._interrupt)] * 6,
-            *[("readers killed", self._kill)] * 3,
+            *[("", self._interrupt)] * 6,  # these count themselves
+            *[("", self._kill)] * 3,
             *[("faults of the server", self._fail)] * 3,
-            *[("revisions", self._source.publish)] * 2,
-            *[("names of a mount dropped", lambda: self._chance.choice(self._daemons).shrink())] * 3,
+            *[("", self._publish)] * 2,
+            *[("", self._forget)] * 3,
             *[("pages of the cache dropped", self._cool)] * 2,
-            ("all dentries dropped", lambda: self._drop(2)),
         )
 
     def run(self, seconds: float) -> Report:
@@ -144,9 +145,12 @@ class Soak:
             held.callback(lambda: [reader.process.kill() for reader in self._readers])
             self._daemons.append(self._daemon("live"))
             self._daemons.append(self._daemon("pinned", "--tag", FIRST))
-            for _ in range(2):
-                self._disturb(seconds / 2)
-                self._rest()
+            try:
+                for _ in range(2):
+                    self._disturb(seconds / 2)
+                    self._rest()
+            except DaemonGoneError as error:
+                self.report.wrong.append(str(error))
         self._judge()
         return self.report
 
@@ -173,8 +177,11 @@ class Soak:
             time.sleep(self._chance.random() * 0.5)
             name, act = self._chance.choice(self._chaos)
             act()
-            self.report.chaos[name] += 1
+            if name:
+                self.report.chaos[name] += 1
             self._listen()
+            for daemon in self._daemons:
+                daemon.check_alive()
             if time.monotonic() > sample_s:
                 sample_s += SAMPLE_S
                 for daemon in self._daemons:
@@ -250,11 +257,13 @@ class Soak:
     def _interrupt(self) -> None:
         ready = [reader for reader in self._readers if reader.has_spoken]
         if ready:
+            self.report.chaos["readers interrupted"] += 1
             number = self._chance.choice((signal.SIGUSR1, signal.SIGUSR2))
             self._chance.choice(ready).process.send_signal(number)
 
     def _kill(self) -> None:
         if self._readers:
+            self.report.chaos["readers killed"] += 1
             self._chance.choice(self._readers).process.kill()
 
     def _fail(self) -> None:
@@ -262,7 +271,10 @@ class Soak:
         self._server.begin(fault)
         if fault == DOWN:
             self._http.stop()
-        time.sleep(self._chance.random() * 2)
+        for _ in range(self._chance.randrange(8)):
+            time.sleep(0.25)
+            if self._chance.random() < 0.7:  # in the midst of what they wait for
+                self._chance.choice((self._interrupt, self._interrupt, self._kill))()
         if fault == DOWN:
             self._http = FaultServer(self._server, port=self._http.port)
             self._http.__enter__()
@@ -280,9 +292,22 @@ class Soak:
                     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
                     os.close(fd)
 
-    @staticmethod
-    def _drop(what: int) -> None:
-        Path("/proc/sys/vm/drop_caches").write_text(str(what))
+    def _publish(self) -> None:
+        self.report.chaos["revisions"] += 1
+        self._source.publish()
+        if self._chance.random() < 0.6:
+            self._remembered_until_s = time.monotonic() + REMEMBERED_S
+
+    def _forget(self) -> None:
+        """The kernel forgets names; not always, because those that it remembers have to become new ones, too."""
+        if time.monotonic() < self._remembered_until_s:
+            return
+        if self._chance.random() < 0.8:
+            self.report.chaos["names of a mount dropped"] += 1
+            self._chance.choice(self._daemons).shrink()
+        else:
+            self.report.chaos["all dentries dropped"] += 1
+            Path("/proc/sys/vm/drop_caches").write_text("2")
 
 
 def main() -> int:
@@ -293,6 +318,7 @@ def main() -> int:
     arguments = parser.parse_args()
     seed = random.randrange(1 << 30) if arguments.seed is None else arguments.seed
     print(f"seed {seed}, {arguments.engine}, {arguments.seconds:g} s", flush=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # nothing stays mounted
     with tempfile.TemporaryDirectory(prefix="cvmfs-py-soak-") as directory:
         report = Soak(Path(directory), arguments.engine, seed).run(arguments.seconds)
     print(report)

@@ -34,10 +34,13 @@ ROOM = 2  # descriptors of a kind, besides objects, that may come and go
 _COUNTS = "counts since the mount: "
 # What a daemon says while servers fail, and nothing else.
 _EXPECTED = re.compile(
-    r"EIO at \w+: cannot fetch |"
+    r"EIO at \w+: cannot fetch [^(]+\(tried http://|"
     rf"{re.escape(FQRN)}: (no news, going on with what is known: |a server answers again$)"
 )
-_FAULTY = re.compile(r"the signature of|corrupted data|connection|HTTP|timed out|refused|silent|complete|slow|answer")
+
+
+class DaemonGoneError(Exception):
+    """It has ended, and nobody has asked for that."""
 
 
 @dataclass(slots=True)
@@ -105,7 +108,13 @@ class Daemon:
         flags = MountFlag.REMOUNT | MountFlag.READ_ONLY | MountFlag.NO_SUID | MountFlag.NO_DEVICES
         syscalls.mount("", str(self.mountpoint), "", flags)
 
+    def check_alive(self) -> None:
+        if self.process.poll() is not None:
+            words = self.log.read_text(errors="replace")[-3000:]
+            raise DaemonGoneError(f"the daemon ended with {self.process.returncode}, and its last words are: {words}")
+
     def sample(self) -> None:
+        self.check_alive()
         self.samples.append((time.monotonic(), self._memory_bytes()))
 
     def rest(self) -> None:
@@ -132,9 +141,13 @@ class Daemon:
 
     def faults(self) -> Iterator[str]:
         """What was wrong with it, from first to last."""
-        first, last = self.rests[0], self.rests[-1]
+        for line in unexpected(self.log.read_text(errors="replace")):
+            yield f"the daemon says: {line[:1500]}"
         for held in self.rests:
             yield from held.excess()
+        if len(self.rests) < 2:
+            return
+        first, last = self.rests
         for kind in {*first.descriptors, *last.descriptors} - {"object"}:
             if last.descriptors[kind] > first.descriptors[kind] + ROOM:
                 yield f"descriptors of {kind}: {first.descriptors[kind]}, then {last.descriptors[kind]}"
@@ -145,8 +158,6 @@ class Daemon:
         before, after = self.busy_bytes()
         if after > before + GROWTH_BUSY_BYTES:
             yield f"memory while it works: {before:,}, then {after:,}"
-        for line in unexpected(self.log.read_text(errors="replace")):
-            yield f"the daemon says: {line[:1500]}"
 
     def busy_bytes(self) -> tuple[int, int]:
         """The median of its memory while it works: at the end of the first half, in the second half."""
@@ -167,6 +178,7 @@ class Daemon:
         self.process.send_signal(signal.SIGUSR1)
         limit_s = time.monotonic() + REST_S
         while len(told := self._told()) == len(before):
+            self.check_alive()
             assert time.monotonic() < limit_s, "the daemon does not tell its counts"
             time.sleep(0.01)
         now: dict[str, int] = json.loads(told[-1])["now"]
@@ -185,16 +197,7 @@ def unexpected(log: str) -> Sequence[str]:
             said.append(line.removeprefix("cvmfs-py: "))
         else:
             said[-1] += "\n" + line
-    return [
-        each
-        for each in said
-        if "\n" in each or not (each.startswith(_COUNTS) or (_EXPECTED.match(each) and is_of_servers(each)))
-    ]
-
-
-def is_of_servers(line: str) -> bool:
-    """Whether the reason is one that the soak's server gives."""
-    return line.endswith("a server answers again") or _FAULTY.search(line) is not None
+    return [each for each in said if "\n" in each or not (each.startswith(_COUNTS) or _EXPECTED.match(each))]
 
 
 def kind_of(target: str) -> str:

@@ -23,6 +23,7 @@ FAULTS = ("errors", "resets", "silence", "delays", "half", "rubbish", DOWN)
 FIRST = "first"  # the tag of the first revision
 GRACE_S = 12.0  # for which a fault may still be felt: time-outs, and backing off
 LIVE_FILES = 12
+SHIFTS = tuple(f"shifting/{number:02}" for number in range(12))
 TURNING = ("turning", "nested/turning", "live/turning")
 CHUNK_BYTES = 64 << 10
 
@@ -50,7 +51,7 @@ class Server:
         if fault == "silence":
             return Silence()
         if fault == "delays":
-            return [Pause(self._chance.random() * 0.4), whole]
+            return [Pause(self._chance.random()), whole]
         if fault == "half" and body:
             return [whole[: -len(body) // 2], Reset()]
         if fault == "rubbish" and body:
@@ -98,7 +99,9 @@ class Source:
                 self.entries[relative] = ["turning"]
             else:
                 self.entries["" if relative == "." else relative] = ["directory", sorted([*names, *files])]
-        self.entries |= {name: ["changing"] for name in self.live} | {self.program: ["program"]}
+        changing = [*self.live, *(f"{top}/revision" for top in SHIFTS)]
+        self.entries |= {f"{top}/.cvmfscatalog": ["marker"] for top in SHIFTS}
+        self.entries |= {name: ["changing"] for name in changing} | {self.program: ["program"]}
 
     def publish(self, **wishes: str) -> None:
         """A new revision, in which every changing file is another one."""
@@ -116,6 +119,12 @@ class Source:
             (self.tree / top).mkdir(parents=True)
             for name in turning_names(self.revision):
                 (self.tree / top / name).write_bytes(name.encode())
+        for top in SHIFTS:
+            (self.tree / top).mkdir(parents=True, exist_ok=True)
+            (self.tree / top / ".cvmfscatalog").touch()
+            file = self.tree / top / "revision"
+            file.unlink(missing_ok=True)
+            file.write_bytes(b"%08d" % self.revision)
         assert self.own.publish_directory(self.tree, **wishes).revision == self.revision
 
     def facts(self) -> dict[str, object]:
@@ -123,6 +132,7 @@ class Source:
             "entries": self.entries,
             "live": self.live,
             "turning": TURNING,
+            "shifts": SHIFTS,
             "program": self.program,
             "fqrn": FQRN,
             "published": str(self.published),
