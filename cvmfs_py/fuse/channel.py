@@ -32,6 +32,7 @@ from cvmfs_py.fuse.wire import UNANSWERED, InitFlag, Opcode, host_refusal
 from cvmfs_py.fuse.wire_init import Negotiation, Wishes, negotiate, pack_init_reply, pack_version_reply, parse_init
 from cvmfs_py.fuse.wire_notices import pack_inc_epoch, pack_inval_inode
 from cvmfs_py.fuse.wire_requests import MalformedRequestError, Request
+from cvmfs_py.vfs.facts import NotHashed
 from cvmfs_py.vfs.namespace import NotAttached
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ AT_ONCE = 64  # requests answered before other tasks have their turn
 LINGER_MS = 1
 _ENDED = frozenset({errno.ENODEV, errno.ECONNABORTED, errno.ENOTCONN})
 _AGAIN = frozenset({errno.EINTR, errno.ENOENT})  # ENOENT: the request was withdrawn while it was being read
-_OBSTACLES = (NotLocal, NotAttached, ObjectCorruptError, CatalogError)  # what the driver can help with
+_OBSTACLES = (NotLocal, NotAttached, NotHashed, ObjectCorruptError, CatalogError)  # what the driver can help with
 _CHANGES = (
     Opcode.SETATTR,
     Opcode.SYMLINK,
