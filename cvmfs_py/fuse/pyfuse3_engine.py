@@ -63,15 +63,6 @@ def _guarded(
     return guarded
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """Not that the kernel took no answer to a request that it had withdrawn: who asked was interrupted, or is gone."""
-    text = record.getMessage()
-    return "fuse_reply_* failed" not in text or not text.endswith(os.strerror(errno.ENOENT))
-
-
-logging.getLogger("pyfuse3").addFilter(_is_news)
-
-
 class Pyfuse3Engine(pyfuse3.Operations):
     """Serves a space of inodes until it is unmounted or told to stop."""
 
