@@ -129,7 +129,7 @@ class Soak:
         self._remembered_until_s = 0.0
         self._chaos: tuple[tuple[str, Callable[[], None]], ...] = (
             *[("", self._interrupt)] * 6,  # these count themselves
-            *[("", self._kill)] * 3,
+            ("", self._kill),  # seldom: only who lives for a while can be shown something old
             *[("faults of the server", self._fail)] * 3,
             *[("", self._publish)] * 2,
             *[("", self._forget)] * 3,
@@ -274,7 +274,7 @@ class Soak:
         for _ in range(self._chance.randrange(8)):
             time.sleep(0.25)
             if self._chance.random() < 0.7:  # in the midst of what they wait for
-                self._chance.choice((self._interrupt, self._interrupt, self._kill))()
+                self._chance.choice((*[self._interrupt] * 6, self._kill))()
         if fault == DOWN:
             self._http = FaultServer(self._server, port=self._http.port)
             self._http.__enter__()

@@ -31,6 +31,7 @@ GROWTH_BUSY_BYTES = 16 << 20  # and of the median while it works: what is under 
 THREADS = 24  # those that wait for disks, those of trio, and the one of the loop
 KEPT = 128 + 64  # objects that are kept open: read last, and opened ahead for programs
 ROOM = 2  # descriptors of a kind, besides objects, that may come and go
+SPARE_TASKS = 2  # with which libfuse's loop waits for requests
 CONNECTIONS = 16  # that are kept for the next download, and what an event loop has
 _COUNTS = "counts since the mount: "
 # What a daemon says while servers fail, and nothing else.
@@ -72,7 +73,7 @@ class Held:
         # Of a catalog there are two: SQLite has its own.
         if self.descriptors["object"] != 2 * now["catalogs"] + now["kept_objects"]:
             yield f"descriptors of objects: {self.descriptors['object']}, which is not two a catalog, one a kept object"
-        if now["tasks"] > self.idle_tasks:
+        if now["tasks"] > self.idle_tasks + SPARE_TASKS:
             yield f"tasks: {now['tasks']}, and {self.idle_tasks} at the beginning"
         if self.descriptors["socket"] > CONNECTIONS:
             yield f"sockets: {self.descriptors['socket']}"
