@@ -129,7 +129,7 @@ class Soak:
         self._remembered_until_s = 0.0
         self._chaos: tuple[tuple[str, Callable[[], None]], ...] = (
             *[("", self._interrupt)] * 6,  # these count themselves
-            *[("", self._kill)] * 3,
+            ("", self._kill),  # seldom: only who lives for a while can be shown something old
             *[("faults of the server", self._fail)] * 3,
             *[("", self._publish)] * 2,
             *[("", self._forget)] * 3,
@@ -274,7 +274,7 @@ class Soak:
         for _ in range(self._chance.randrange(8)):
             time.sleep(0.25)
             if self._chance.random() < 0.7:  # in the midst of what they wait for
-                self._chance.choice((self._interrupt, self._interrupt, self._kill))()
+                self._chance.choice((*[self._interrupt] * 6, self._kill))()
         if fault == DOWN:
             self._http = FaultServer(self._server, port=self._http.port)
             self._http.__enter__()
@@ -310,6 +310,12 @@ class Soak:
             Path("/proc/sys/vm/drop_caches").write_text("2")
 
 
+def _end(*_: object) -> None:
+    """Nothing stays mounted, however often it is asked for."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(1)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser("./dev soak", description="Shakes a mount, and tells whether anything was wrong.")
     parser.add_argument("--seconds", type=float, default=600.0)
@@ -318,7 +324,7 @@ def main() -> int:
     arguments = parser.parse_args()
     seed = random.randrange(1 << 30) if arguments.seed is None else arguments.seed
     print(f"seed {seed}, {arguments.engine}, {arguments.seconds:g} s", flush=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # nothing stays mounted
+    signal.signal(signal.SIGTERM, _end)
     with tempfile.TemporaryDirectory(prefix="cvmfs-py-soak-") as directory:
         report = Soak(Path(directory), arguments.engine, seed).run(arguments.seconds)
     print(report)

@@ -31,6 +31,8 @@ GROWTH_BUSY_BYTES = 16 << 20  # and of the median while it works: what is under 
 THREADS = 24  # those that wait for disks, those of trio, and the one of the loop
 KEPT = 128 + 64  # objects that are kept open: read last, and opened ahead for programs
 ROOM = 2  # descriptors of a kind, besides objects, that may come and go
+SPARE_TASKS = 2  # with which libfuse's loop waits for requests
+CONNECTIONS = 16  # that are kept for the next download, and what an event loop has
 _COUNTS = "counts since the mount: "
 # What a daemon says while servers fail, and nothing else.
 _EXPECTED = re.compile(
@@ -51,6 +53,7 @@ class Held:
     memory_bytes: int
     threads: int
     now: dict[str, int]  # the daemon's own words
+    idle_tasks: int  # when it was mounted
 
     def __str__(self) -> str:
         descriptors = ", ".join(f"{kind} {count}" for kind, count in sorted(self.descriptors.items()))
@@ -70,6 +73,10 @@ class Held:
         # Of a catalog there are two: SQLite has its own.
         if self.descriptors["object"] != 2 * now["catalogs"] + now["kept_objects"]:
             yield f"descriptors of objects: {self.descriptors['object']}, which is not two a catalog, one a kept object"
+        if now["tasks"] > self.idle_tasks + SPARE_TASKS:
+            yield f"tasks: {now['tasks']}, and {self.idle_tasks} at the beginning"
+        if self.descriptors["socket"] > CONNECTIONS:
+            yield f"sockets: {self.descriptors['socket']}"
         if self.threads > THREADS:
             yield f"threads: {self.threads}"
 
@@ -82,6 +89,7 @@ class Daemon:
         self.mountpoint = mountpoint
         self.log = log
         self.rests: list[Held] = []
+        self.idle_tasks = 0
         self.samples: list[tuple[float, int]] = []  # of its memory while it works
         words = client.command("mount", "-f", *options, FQRN, str(mountpoint))
         with open(log, "wb") as file:
@@ -92,6 +100,8 @@ class Daemon:
         if not self.process.stdout.readline():
             self.end()
             raise SystemExit(f"not mounted: {self.log.read_text()}")
+        time.sleep(1)  # what was needed to begin ends
+        self.idle_tasks = self.held().now["tasks"]
 
     def end(self) -> int:
         with suppress(OSError):
@@ -137,7 +147,8 @@ class Daemon:
         for number in os.listdir(f"{place}/fd"):
             with suppress(FileNotFoundError):
                 descriptors[kind_of(os.readlink(f"{place}/fd/{number}"))] += 1
-        return Held(descriptors, self._memory_bytes(), len(os.listdir(f"{place}/task")), self._now())
+        threads = len(os.listdir(f"{place}/task"))
+        return Held(descriptors, self._memory_bytes(), threads, self._now(), self.idle_tasks)
 
     def faults(self) -> Iterator[str]:
         """What was wrong with it, from first to last."""
@@ -148,11 +159,9 @@ class Daemon:
         if len(self.rests) < 2:
             return
         first, last = self.rests
-        for kind in {*first.descriptors, *last.descriptors} - {"object"}:
+        for kind in {*first.descriptors, *last.descriptors} - {"object", "socket"}:
             if last.descriptors[kind] > first.descriptors[kind] + ROOM:
                 yield f"descriptors of {kind}: {first.descriptors[kind]}, then {last.descriptors[kind]}"
-        if last.now["tasks"] > first.now["tasks"]:
-            yield f"tasks: {first.now['tasks']}, then {last.now['tasks']}"
         if last.memory_bytes > first.memory_bytes + GROWTH_BYTES:
             yield f"memory at rest: {first.memory_bytes:,}, then {last.memory_bytes:,}"
         before, after = self.busy_bytes()

@@ -24,7 +24,7 @@ import zlib
 
 HELD_FILES = 6
 PIECE_BYTES = 300_000
-NEWS_S = 3.0  # in which a mount that says it shows a revision has stopped to show earlier ones: the kernel believes 1 s
+NEWS_S = 2.0  # in which a mount that says it shows a revision has stopped to show earlier ones: the kernel believes 1 s
 XATTR = "user.soak"
 
 

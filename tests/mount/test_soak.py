@@ -44,8 +44,16 @@ def test_what_a_daemon_has_no_reason_to_say(line: str, is_expected: bool) -> Non
 
 
 def held(now: dict[str, int], objects: int = 9, threads: int = 3) -> Held:
-    calm = {"waiting_requests": 0, "lookups": 0, "downloads": 0, "catalogs": 2, "kept_objects": 5, "pins": 7}
-    return Held(Counter(object=objects), 0, threads, calm | now)
+    calm = {
+        "waiting_requests": 0,
+        "lookups": 0,
+        "downloads": 0,
+        "catalogs": 2,
+        "kept_objects": 5,
+        "pins": 7,
+        "tasks": 8,
+    }
+    return Held(Counter(object=objects), 0, threads, calm | now, 8)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +63,8 @@ def held(now: dict[str, int], objects: int = 9, threads: int = 3) -> Held:
         (held({"lookups": 1}), 1),
         (held({"waiting_requests": 1}), 1),
         (held({"downloads": 1}), 1),
+        (held({"tasks": 10}), 0),
+        (held({"tasks": 11}), 1),
         (held({"pins": 8}), 1),
         (held({}, objects=10), 1),
         (held({}, threads=100), 1),
