@@ -9,6 +9,7 @@ Concurrency: for tasks of one event loop. A thread reads from a descriptor of it
 from __future__ import annotations
 
 import os
+import resource
 import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, NamedTuple
@@ -58,12 +59,18 @@ def plan_pieces(spans: tuple[Span, ...], offset: int, length: int) -> list[Piece
     return pieces
 
 
+def _descriptors() -> int:
+    """How many to keep: an eighth of what this process may have is little enough for all others to go on."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return DESCRIPTORS if soft == resource.RLIM_INFINITY else max(1, min(DESCRIPTORS, soft // 8))
+
+
 class Contents:
     """The contents of one volume's files."""
 
-    def __init__(self, volume: Volume, descriptors: int = DESCRIPTORS) -> None:
+    def __init__(self, volume: Volume) -> None:
         self._volume = volume
-        self._limit = max(1, descriptors)
+        self._limit = _descriptors()
         self._pins: OrderedDict[ObjectRef, Pin] = OrderedDict()
         self._plans: OrderedDict[Inode, tuple[Span, ...]] = OrderedDict()
         self._reads_in_threads = 0  # so many, before a disk that was slow is waited for again
