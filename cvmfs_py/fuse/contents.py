@@ -12,6 +12,7 @@ import os
 import resource
 import time
 from collections import OrderedDict
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
@@ -30,7 +31,10 @@ if TYPE_CHECKING:
 
 DESCRIPTORS = 128
 PLANS = 4096
+GROUP = 16  # objects that one read has open at once
+GROUPED_READS = 2  # at once, of those that need more: each is waited for with its descriptors in hand
 AHEAD_BYTES = 32 << 20  # of a file that is read in order; at least the next object
+AHEAD_OBJECTS = 64
 SHORT_WAITS = 3  # for a disk, while nothing else is done
 _SHORT_WAIT_S = 20e-6
 READS_AFTER_SLOW = 32
@@ -73,6 +77,7 @@ class Contents:
         self._limit = _descriptors()
         self._pins: OrderedDict[ObjectRef, Pin] = OrderedDict()
         self._plans: OrderedDict[Inode, tuple[Span, ...]] = OrderedDict()
+        self._grouped_reads = trio.CapacityLimiter(GROUPED_READS)
         self._reads_in_threads = 0  # so many, before a disk that was slow is waited for again
         self._positions: OrderedDict[Inode, int] = OrderedDict()  # where the next read in order would begin
 
@@ -120,8 +125,15 @@ class Contents:
         pieces = plan_pieces(spans, offset, length)
         if not pieces:
             return b""
-        refs = tuple(piece.span.ref for piece in pieces)
         self.fetch_ahead(ino, spans, offset, length)
+        if len(pieces) <= GROUP:
+            return await self._read_group(pieces)
+        async with self._grouped_reads:
+            parts = [await self._read_group(pieces[start : start + GROUP]) for start in range(0, len(pieces), GROUP)]
+        return b"".join(parts)
+
+    async def _read_group(self, pieces: list[Piece]) -> bytes | bytearray:
+        refs = tuple(piece.span.ref for piece in pieces)
         await self._volume.run(lambda open_object: self.hold(refs, open_object), is_data=True)
         data = self.read_now(pieces)
         return await self._read_in_thread(pieces) if data is None else data
@@ -137,7 +149,8 @@ class Contents:
         # The kernel reads ahead with several requests at once, which do not come in order.
         if abs(offset - expected) <= max(length, 1 << 20):
             ahead = spans_between(spans, offset + length, AHEAD_BYTES)
-            wanted = tuple(span.ref for span in ahead if span.ref not in self._pins)
+            missing = (span.ref for span in ahead if span.ref not in self._pins)
+            wanted = tuple(islice(missing, AHEAD_OBJECTS))
             if wanted:
                 self._volume.fetch_ahead(wanted)
 

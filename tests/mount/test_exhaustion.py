@@ -17,6 +17,8 @@ from cvmfs_py.fuse import syscalls
 from tests.mount.mounting import Mounted, every_engine, why_no_mounts
 from tests.simulator.command import Client
 from tests.simulator.publisher import OwnRepository, write_tree
+from tests.simulator.repository import Repository
+from tests.simulator.tree import Directory, File
 from tests.simulator.web import PROGRAM as NGINX
 from tests.simulator.web import Nginx
 
@@ -82,6 +84,25 @@ def test_few_descriptors(served: tuple[Nginx, Path], tmp_path: Path, engine: str
         os.stat(top / "file0")
         assert len(os.listdir(f"/proc/{mounted.process.pid}/fd")) < limit
     assert "Traceback" not in mounted.errors
+
+
+@every_engine
+def test_a_read_of_thousands_of_objects(tmp_path: Path, engine: str) -> None:
+    """As the kernel asks for a megabyte: all of its chunks, and many readers at once."""
+    sizes = tuple(1 + number * 7 % 300 for number in range(3000))
+    content = os.urandom(sum(sizes))
+    repository = Repository.create(tmp_path / "repository", FQRN)
+    repository.publish(Directory({name: File(content, chunk_sizes=sizes) for name in ("one", "same", "again")}))
+    wrapper = ["/bin/sh", "-c", 'ulimit -n 256; exec "$@"', "sh"]
+    with Nginx(repository.document_root) as web:
+        client = Client(tmp_path / "client", FQRN, [web.url], repository.master_public_key)
+        mounted = Mounted(client, tmp_path / "mnt", engine=engine, wrapper=wrapper)
+        with mounted as top:
+            assert (top / "one").read_bytes() == content
+            with ThreadPoolExecutor(8) as readers:
+                names = ["same", "again"] * 4
+                assert set(readers.map(lambda name: (top / name).read_bytes() == content, names)) == {True}
+    assert mounted.errors == ""
 
 
 @every_engine
