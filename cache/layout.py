@@ -32,6 +32,7 @@ MARKER = ".cvmfs-py-cache"
 VERSION = 1
 FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 READ_ONLY_ERRNOS = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _VANISHED_ERRNOS = frozenset({errno.ENOENT, errno.ESTALE})
 PREFIXES = tuple(f"{number:02x}" for number in range(256))
 
@@ -97,6 +98,8 @@ def write_error(directory: str, error: OSError) -> CacheError:
         return CacheReadOnlyError(f"{what}; choose a cache directory that you can write to")
     if error.errno in _VANISHED_ERRNOS:
         return CacheVanishedError(f"{what}; somebody removes it while it is used")
+    if error.errno in OUT_OF_DESCRIPTORS:
+        return CacheError(f"{what}; raise the limit of open files (ulimit -n)")
     return CacheError(f"{what}; check the directory, or choose another one")
 
 

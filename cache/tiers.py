@@ -9,14 +9,13 @@ Concurrency: none needed; nothing changes here.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import stat
 from typing import TYPE_CHECKING
 
 from cache.errors import CacheError
-from cache.layout import DirectoryKind, Layout, recognise
+from cache.layout import OUT_OF_DESCRIPTORS, DirectoryKind, Layout, recognise
 from cache.pins import Pin
 from cache.seal import is_sealed
 from cache.smallfiles import read_small
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _BREADCRUMB_LIMIT_BYTES = 164
-_OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 class LowerTier:
@@ -105,9 +103,10 @@ def open_object(path: str) -> int | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        if error.errno in _OUT_OF_DESCRIPTORS:
+        if error.errno in OUT_OF_DESCRIPTORS:
+            # Without the path: it says nothing, and the same trouble with every other object is the same message.
             raise CacheError(
-                f"cannot open {path}: {error.strerror}; raise the limit of open files (ulimit -n)"
+                f"cannot open cached objects: {error.strerror}; raise the limit of open files (ulimit -n)"
             ) from error
         # A sick disk or a foreign owner: the object can still be fetched.
         logger.warning("cannot read cached object %s: %s", path, error.strerror)

@@ -15,7 +15,7 @@ from cvmfs_py.errors import FsError
 from cvmfs_py.fuse import wire_replies as replies
 from cvmfs_py.fuse import wire_requests as requests
 from cvmfs_py.fuse.attr_packer import AttrPacker
-from cvmfs_py.fuse.contents import Contents, plan_pieces
+from cvmfs_py.fuse.contents import GROUP, Contents, plan_pieces
 from cvmfs_py.fuse.listings import Listings
 from cvmfs_py.fuse.volume import FOREVER_S
 from cvmfs_py.fuse.wire import FOPEN_CACHE_DIR, FOPEN_DIRECT_IO, FOPEN_KEEP_CACHE, Opcode
@@ -112,7 +112,7 @@ class Served:
         return Answer(replies.pack_open_reply(request.unique, 0, FOPEN_DIRECT_IO if is_direct_io else FOPEN_KEEP_CACHE))
 
     def read_now(self, request: Request, open_object: OpenObject) -> bytes | memoryview | None:
-        """The bytes that are asked for, when they are in memory. None: the disk has to be waited for."""
+        """The bytes that are asked for, when they are in memory. None: they take longer, so `read` them."""
         _, offset, size_bytes = requests.parse_read(request)
         ino = Inode(request.ino)
         contents = self.contents
@@ -126,6 +126,8 @@ class Served:
         pieces = plan_pieces(spans, offset, size_bytes)
         if not pieces:
             return b""
+        if len(pieces) > GROUP:
+            return None
         contents.hold(tuple(piece.span.ref for piece in pieces), open_object)
         data = contents.read_now(pieces)
         contents.look_ahead(ino, spans, offset, size_bytes)

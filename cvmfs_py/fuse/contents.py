@@ -9,9 +9,11 @@ Concurrency: for tasks of one event loop. A thread reads from a descriptor of it
 from __future__ import annotations
 
 import os
+import resource
 import time
 from collections import OrderedDict
 from contextlib import suppress
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
@@ -33,8 +35,12 @@ if TYPE_CHECKING:
 
 DESCRIPTORS = 128
 PLANS = 4096
+GROUP = 16  # objects that one read has open at once
+GROUPED_READS = 2  # at once, of those that need more: each is waited for with its descriptors in hand
 FETCHED_AHEAD_BYTES = 32 << 20  # of a file that is read in order; at least the next object
+FETCHED_AHEAD_OBJECTS = 64
 LOADED_AHEAD_BYTES = 2 << 20  # from the disk
+LOADED_AHEAD_OBJECTS = 8
 SHORT_WAITS = 3  # for a disk, while nothing else is done
 _SHORT_WAIT_S = 20e-6
 READS_AFTER_SLOW = 32
@@ -63,16 +69,23 @@ def plan_pieces(spans: tuple[Span, ...], offset: int, length: int) -> list[Piece
     return pieces
 
 
+def _descriptors() -> int:
+    """How many to keep: an eighth of what this process may have is little enough for all others to go on."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return DESCRIPTORS if soft == resource.RLIM_INFINITY else max(1, min(DESCRIPTORS, soft // 8))
+
+
 class Contents:
     """The contents of one volume's files."""
 
-    def __init__(self, volume: Volume, descriptors: int = DESCRIPTORS) -> None:
+    def __init__(self, volume: Volume) -> None:
         self._volume = volume
-        self._limit = max(1, descriptors)
+        self._limit = _descriptors()
         self._pins: OrderedDict[ObjectRef, Pin] = OrderedDict()
         self._plans: Recent[tuple[Span, ...]] = Recent(PLANS)
         self._files_ahead = FilesAhead(volume, self._plans)
         self._memory = memoryview(bytearray(0))
+        self._grouped_reads = trio.CapacityLimiter(GROUPED_READS)
         self._reads_in_threads = 0  # so many, before a disk that was slow is waited for again
         self._positions: OrderedDict[Inode, int] = OrderedDict()  # where the next read in order would begin
 
@@ -138,10 +151,17 @@ class Contents:
         pieces = plan_pieces(spans, offset, length)
         if not pieces:
             return b""
-        refs = tuple(piece.span.ref for piece in pieces)
         self.look_ahead(ino, spans, offset, length)
         if process:
             self._files_ahead.fetch(process, self._volume.open_object)
+        if len(pieces) <= GROUP:
+            return await self._read_group(pieces)
+        async with self._grouped_reads:
+            groups = [pieces[start : start + GROUP] for start in range(0, len(pieces), GROUP)]
+            return b"".join([bytes(await self._read_group(group)) for group in groups])
+
+    async def _read_group(self, pieces: list[Piece]) -> bytes | memoryview:
+        refs = tuple(piece.span.ref for piece in pieces)
         await self._volume.run(lambda open_object: self.hold(refs, open_object), is_data=True)
         data = self.read_now(pieces)
         return await self._read_in_thread(pieces) if data is None else data
@@ -160,11 +180,12 @@ class Contents:
             return
         if len(spans) > 1:
             ahead = spans_between(spans, end, FETCHED_AHEAD_BYTES)
-            wanted = tuple(span.ref for span in ahead if span.ref not in self._pins)
+            missing = (span.ref for span in ahead if span.ref not in self._pins)
+            wanted = tuple(islice(missing, FETCHED_AHEAD_OBJECTS))
             if wanted:
                 self._volume.fetch_ahead(wanted)
         if offset // LOADED_AHEAD_BYTES != end // LOADED_AHEAD_BYTES:
-            for piece in plan_pieces(spans, end, 2 * LOADED_AHEAD_BYTES):
+            for piece in plan_pieces(spans, end, 2 * LOADED_AHEAD_BYTES)[:LOADED_AHEAD_OBJECTS]:
                 self._load(piece)
 
     def _load(self, piece: Piece) -> None:

@@ -10,6 +10,8 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from cache.errors import CacheError
+from catalog.errors import CatalogError
 from cvmfs_py.errors import CvmfsError, FsError, NoProgressError
 from cvmfs_py.fuse.errnos import errno_of
 
@@ -32,6 +34,8 @@ _ORDINARY = frozenset(
         errno.ESTALE,
     }
 )
+
+_KNOWN = (CvmfsError, CacheError, CatalogError, OSError)  # anything else is a bug of this program
 
 
 class Failures:
@@ -62,7 +66,7 @@ class Failures:
         if self._is_known(f"{operation} {error}"):
             return number
         name = errno.errorcode.get(number, str(number))
-        if isinstance(error, NoProgressError) or (not isinstance(error, CvmfsError | OSError) and number == errno.EIO):
+        if isinstance(error, NoProgressError) or not isinstance(error, _KNOWN):
             _log.error("%s at %s: %s", name, operation, error, exc_info=error)
         else:
             _log.error("%s at %s: %s", name, operation, error)
