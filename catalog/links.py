@@ -16,14 +16,15 @@ _PATHS_LIMIT = 256  # in one catalog: neighbours are what is asked about
 _BY_ROWID = "SELECT md5path_1, md5path_2, parent_1, parent_2, name FROM catalog WHERE rowid = ?"
 _BY_KEY = "SELECT md5path_1, md5path_2, parent_1, parent_2, name FROM catalog WHERE md5path_1 = ? AND md5path_2 = ?"
 
-# Groups are numbered per catalog, and publishers allow them inside one directory only: the index over the parents
-# makes this a scan of the directory, not of the catalog.
+# Groups are numbered per catalog, and publishers allow them inside one directory only. Where a number occurs in another
+# directory, too, these are two groups: else the numbers would depend on which of them was looked at first. The index
+# over the parents makes this a scan of the directory, not of the catalog.
 _LINKED = """
     SELECT member.rowid, member.hardlinks, member.hash, member.size, member.mode, member.flags FROM catalog AS known
     CROSS JOIN catalog AS member ON member.parent_1 = known.parent_1 AND member.parent_2 = known.parent_2
     WHERE known.rowid = ? AND member.hardlinks >= 4294967296 ORDER BY member.rowid
 """
-_MEMORY_LIMIT = 100_000  # groups
+_MEMORY_LIMIT = 100_000  # members
 
 
 class Paths:
@@ -76,16 +77,16 @@ class FirstLinks:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._first: dict[tuple[object, ...], int] = {}
+        self._first: dict[int, int] = {}  # by the row of each member
 
     def of(self, entry: Entry) -> int:
         """Members that claim a group but differ in content are not members."""
-        sought = (entry.hardlinks, entry.digest, entry.size, entry.mode, entry.flags)
-        found = self._first.get(sought)
+        found = self._first.get(entry.rowid)
         if found is None:
             if len(self._first) > _MEMORY_LIMIT:
                 self._first.clear()
+            groups: dict[tuple[object, ...], int] = {}  # of this directory
             for rowid, hardlinks, digest, size, mode, flags in self._database.stream(_LINKED, (entry.rowid,)):
-                self._first.setdefault((hardlinks, digest or None, size, mode, flags), rowid)
-            found = self._first.setdefault(sought, entry.rowid)
+                self._first[rowid] = groups.setdefault((hardlinks, digest or None, size, mode, flags), rowid)
+            found = self._first.setdefault(entry.rowid, entry.rowid)
         return found

@@ -66,7 +66,7 @@ def _table(mounts: tuple[ListedMount, ...]) -> list[str]:
             mount.record.fqrn,
             str(mount.record.revision),
             mount.record.tag or "-",
-            _user_name(mount.user_id),
+            user_name(mount.user_id),
             str(mount.record.process.pid),
             _since(mount.record.started_at_s),
             mount.state.value,
@@ -87,7 +87,7 @@ def _since(started_at_s: float) -> str:
     return f"{days}d{hours:02}h" if days else f"{hours}h{minutes:02}m"
 
 
-def _user_name(user_id: int) -> str:
+def user_name(user_id: int) -> str:
     import pwd
 
     try:

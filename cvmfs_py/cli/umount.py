@@ -1,33 +1,35 @@
-"""`cvmfs-py umount`: ends mounts."""
+"""`cvmfs-py umount`: ends mounts, one's own unless a mountpoint is named."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from typing import TYPE_CHECKING
 
 from cvmfs_py.cli import options as common
+from cvmfs_py.cli.output import one_line
 from cvmfs_py.errors import CvmfsError, MountError, UsageError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
     from cvmfs_py.mount.registry import ListedMount
-
-END_LIMIT_S = 10.0
 
 
 def build_parser(prog: str) -> argparse.ArgumentParser:
     parser = common.new_parser(
         prog,
         "Unmount what cvmfs-py has mounted, and wait for the end of its daemon. Programs that still use it keep what"
-        " they have open.",
+        " they have open. An FQRN and --all mean mounts of one's own; root ends those of others by their mountpoint.",
         "cvmfs-py umount /cvmfs/sft.cern.ch",
         more=("cvmfs-py umount --all",),
     )
-    parser.add_argument("mounts", metavar="MOUNT", nargs="*", help="a mountpoint, or the FQRN of what you have mounted")
-    parser.add_argument("--all", action="store_true", help="all that you have mounted")
+    parser.add_argument(
+        "mounts", metavar="MOUNT", nargs="*", help="a mountpoint, or the FQRN of what this user has mounted"
+    )
+    parser.add_argument("--all", action="store_true", help="all mounts of this user")
     parser.add_argument("-l", "--lazy", action="store_true", help="do not even try to do it at once")
     return parser
 
@@ -39,68 +41,87 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("name what is to be unmounted, or say --all")
     user_id = os.geteuid()
     mounts = list_mounts(os.environ, user_id).mounts
-    chosen = (
-        [each for each in mounts if each.user_id == user_id] if options.all else choose(options.mounts, mounts, user_id)
-    )
-    if options.all and len(chosen) < len(mounts):
-        print(
-            f"cvmfs-py umount: left alone: {len(mounts) - len(chosen)} of other users; name their mountpoints to end"
-            " them, see cvmfs-py list",
-            file=sys.stderr,
-        )
     code = 0
+    chosen: dict[ListedMount, None] = {}
+    if options.all:
+        chosen.update(dict.fromkeys(mount for mount in mounts if mount.user_id == user_id))
+        if user_id == 0:  # nobody else could do anything about them
+            _tell_left_alone(mount for mount in mounts if mount.user_id != user_id)
+    for name in options.mounts:
+        try:
+            chosen.update(dict.fromkeys(_choose(name, mounts, user_id)))
+        except MountError as error:
+            code = _complain(error)
     for mount in chosen:
         try:
             _end(mount, lazily=options.lazy)
         except CvmfsError as error:
-            print(f"cvmfs-py umount: {error}", file=sys.stderr)
-            code = error.exit_code
+            code = _complain(error)
     return code
 
 
-def choose(names: Sequence[str], mounts: Sequence[ListedMount], user_id: int) -> list[ListedMount]:
-    """A mountpoint means whatever is mounted there; the name of a repository means one's own mounts of it."""
+def _choose(name: str, mounts: tuple[ListedMount, ...], user_id: int) -> list[ListedMount]:
+    """A mountpoint means what is seen there. What is elsewhere is no business of others than its owner."""
     from cvmfs_py.fuse.mountinfo import real_path
+    from cvmfs_py.mount.ending import is_unmounted_from_here
 
-    chosen: dict[tuple[bytes, object], ListedMount] = {}
-    for name in names:
-        place = os.fsencode(real_path(name))
-        found = [each for each in mounts if each.record.mountpoint == place]
-        of_name = [each for each in mounts if each.record.fqrn == name]
-        found += [each for each in of_name if each.user_id == user_id]
-        if not found and of_name:
-            where = ", ".join(os.fsdecode(each.record.mountpoint) for each in of_name)
-            raise MountError(f"{name} is mounted by others only; name the mountpoint to end that: {where}")
-        if not found:
-            raise MountError(f"{name} is not mounted by cvmfs-py; see cvmfs-py list")
-        chosen.update(((each.record.mountpoint, each.record.process), each) for each in found)
-    return list(chosen.values())
+    place = os.fsencode(real_path(name))
+    at_place = [each for each in mounts if each.record.mountpoint == place]
+    seen = [each for each in at_place if is_unmounted_from_here(each) and user_id in (0, each.user_id)]
+    if seen:
+        return seen
+    found = at_place or [each for each in mounts if each.record.fqrn == name]
+    own = [each for each in found if each.user_id == user_id]
+    others = [each for each in found if each.user_id != user_id]
+    if own:
+        _tell_left_alone(others)
+        return own
+    if others:
+        raise MountError("; ".join(_left_alone(each, user_id) for each in others))
+    raise MountError(f"{name} is not mounted by cvmfs-py; see cvmfs-py list")
 
 
 def _end(mount: ListedMount, *, lazily: bool) -> None:
-    """Unmounts, and waits for the daemon: what comes next may need its cache, or the network gone."""
-    import signal
-    import time
+    from cvmfs_py.mount.ending import Ending, end_mount
 
-    from cvmfs_py.fuse import mountpoint
-    from cvmfs_py.mount.registry import MountState
+    place, pid = os.fsdecode(mount.record.mountpoint), mount.record.process.pid
+    ending = end_mount(mount, lazily=lazily)
+    if ending is Ending.ASKED:
+        raise MountError(f"the daemon of {place} (pid {pid}) was asked to end and has not yet; see its log")
+    if ending is Ending.UNMOUNTED and not lazily:
+        _tell(f"{place} is unmounted; its daemon (pid {pid}) stays until the programs that use it have ended")
 
-    record = mount.record
-    if mount.state is MountState.ELSEWHERE:
-        if not record.process.is_running():  # its number means another process here, or none
-            raise MountError(
-                f"{os.fsdecode(record.mountpoint)} is mounted in another container or namespace, and so is its daemon"
-                f" (pid {record.process.pid} there); end it from there"
-            )
-        os.kill(record.process.pid, signal.SIGTERM)
-    else:
-        mountpoint.unmount(os.fsdecode(record.mountpoint), lazily=lazily)
-    deadline = time.monotonic() + END_LIMIT_S
-    while record.process.is_running() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    if record.process.is_running() and not lazily:
-        print(
-            f"cvmfs-py umount: {os.fsdecode(record.mountpoint)} is unmounted; its daemon (pid {record.process.pid})"
-            " stays until the programs that use it have ended",
-            file=sys.stderr,
-        )
+
+def _left_alone(mount: ListedMount, user_id: int) -> str:
+    """Whose it is, and how it can be ended."""
+    from contextlib import closing
+
+    from cvmfs_py.cli.list import user_name
+    from cvmfs_py.mount.ending import is_unmounted_from_here, open_daemon
+
+    record, owner = mount.record, user_name(mount.user_id)
+    place = os.fsdecode(record.mountpoint)
+    text = f"{place} ({record.fqrn}) of user {owner} is left alone"
+    if user_id != 0:
+        return f"{text}; only {'' if mount.user_id == 0 else f'{owner} and '}root can end it"
+    if is_unmounted_from_here(mount):
+        return f"{text}; to end it: cvmfs-py umount {shlex.quote(place)}"
+    daemon = open_daemon(mount)
+    if daemon is None:
+        return f"{text}; it is in another namespace, where it has to be ended, or with its container"
+    with closing(daemon):
+        return f"{text}; it is in another namespace, to end it: kill {record.process.pid}"
+
+
+def _tell_left_alone(mounts: Iterable[ListedMount]) -> None:
+    for mount in mounts:
+        _tell(_left_alone(mount, os.geteuid()))
+
+
+def _complain(error: CvmfsError) -> int:
+    _tell(str(error))
+    return error.exit_code
+
+
+def _tell(text: str) -> None:
+    print(f"cvmfs-py umount: {one_line(text)}", file=sys.stderr)  # it quotes records that others have written

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _LINE = re.compile(r"(\*|[0-9]{1,10})\s+([0-9]{1,10})\Z")
+_LARGEST = (1 << 32) - 2  # the kernel takes -1 for no owner at all, and shows its overflow number instead
 _LIMIT_BYTES = 16 << 20
 
 
@@ -49,6 +50,9 @@ def parse_id_map(text: str, origin: str) -> IdMap:
         match = _LINE.match(content)
         if match is None:
             raise ConfigError(f"{origin}, line {line_number}: {content!r} is not two numbers")
+        for word in match.groups():
+            if word != "*" and int(word) > _LARGEST:
+                raise ConfigError(f"{origin}, line {line_number}: {word} is no owner; the largest is {_LARGEST}")
         if match[1] == "*":
             default = int(match[2])
         else:

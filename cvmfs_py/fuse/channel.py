@@ -33,6 +33,7 @@ from cvmfs_py.fuse.wire import UNANSWERED, InitFlag, Opcode, host_refusal
 from cvmfs_py.fuse.wire_init import Negotiation, Wishes, negotiate, pack_init_reply, pack_version_reply, parse_init
 from cvmfs_py.fuse.wire_notices import pack_inval_inode
 from cvmfs_py.fuse.wire_requests import MalformedRequestError, Request
+from cvmfs_py.vfs.facts import NotHashed
 from cvmfs_py.vfs.namespace import NotAttached
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ AWAKE_S = 100e-6  # after an answer, waiting for the next request
 LINGER_MS = 1  # after that, asleep
 _ENDED = frozenset({errno.ENODEV, errno.ECONNABORTED, errno.ENOTCONN})
 _AGAIN = frozenset({errno.EINTR, errno.ENOENT})  # ENOENT: the request was withdrawn while it was being read
-_OBSTACLES = (NotLocal, NotAttached, ObjectCorruptError, CatalogError)  # what the driver can help with
+_OBSTACLES = (NotLocal, NotAttached, NotHashed, ObjectCorruptError, CatalogError)  # what the driver can help with
 _NAMES = {int(opcode): opcode.name.lower() for opcode in Opcode}
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 import pyfuse3
 
 from cvmfs_py.errors import FsError
+from cvmfs_py.fuse import device
 from cvmfs_py.fuse.contents import Contents
 from cvmfs_py.vfs import attrs
 from cvmfs_py.vfs.inodes import ROOT, Inode
@@ -37,6 +38,7 @@ T = TypeVar("T")
 MOST_TASKS = 512  # requests that may wait at once
 PAGE_ENTRIES = 256
 _DOTS = 2  # positions in a listing before the first row
+_WITHDRAWN = os.strerror(errno.ENOENT)
 
 
 def _guarded(
@@ -59,15 +61,6 @@ def _guarded(
 
     functools.update_wrapper(guarded, handler)
     return guarded
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """Not that the kernel took no answer to a request that it had withdrawn: who asked was interrupted, or is gone."""
-    text = record.getMessage()
-    return "fuse_reply_* failed" not in text or not text.endswith(os.strerror(errno.ENOENT))
-
-
-logging.getLogger("pyfuse3").addFilter(_is_news)
 
 
 class Pyfuse3Engine(pyfuse3.Operations):
@@ -93,8 +86,14 @@ class Pyfuse3Engine(pyfuse3.Operations):
         # A copy, because libfuse closes what it is given, and the caller closes its own.
         pyfuse3.init(self, f"/dev/fd/{os.dup(descriptor)}", {"fsname=cvmfs-py", *options})
         self._is_serving = True
+        logging.getLogger("pyfuse3").addFilter(_is_news)
         try:
             await pyfuse3.main(min_tasks=2, max_tasks=MOST_TASKS)
+        except* OSError:
+            # When the last user of a mount goes while a request is being read, the kernel says ECONNABORTED instead of
+            # ENODEV, which libfuse does not know as the end.
+            if device.is_connected(descriptor):
+                raise
         finally:
             self._is_serving = False
             pyfuse3.close(unmount=False)  # how it is unmounted is for the one who mounted it
@@ -286,6 +285,11 @@ class _OpenFile:
         self.contents = contents
         self.ino = ino
         self.spans = spans
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not when the kernel takes no answer because nobody waits for it any more: processes are killed, mounts end."""
+    return record.args != (_WITHDRAWN,)
 
 
 def _attributes(volume: Volume, node: Node) -> pyfuse3.EntryAttributes:

@@ -8,11 +8,8 @@ from __future__ import annotations
 import os
 import resource
 import time
-import zlib
 from typing import TYPE_CHECKING
 
-from cache.address import Kind, hash_bytes
-from cache.ref import NotLocal, ObjectRef
 from cvmfs_py import __version__
 from cvmfs_py.config.keys import load_master_key_texts
 from cvmfs_py.errors import ConfigError
@@ -21,7 +18,6 @@ from cvmfs_py.vfs.facts import NO_METAINFO, MountFacts, read_metainfo
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from cache.address import ContentHash
     from catalog.opened import OpenObject
     from cvmfs_py.mount.log_lines import RecentLines
     from cvmfs_py.mount.volume import MountedVolume
@@ -77,7 +73,7 @@ def mount_facts(volume: MountedVolume, lines: RecentLines, expires_s: Callable[[
     }
     return MountFacts(
         values,
-        local_hash=lambda content_hash: _local_hash(volume, content_hash),
+        local_hash=volume.local_hashes.tell,
         metainfo=lambda open_object: _metainfo(volume, open_object),
     )
 
@@ -111,13 +107,3 @@ def _public_keys(volume: MountedVolume) -> tuple[str, ...]:
         return tuple(key.pem.decode("utf-8", "replace") for key in load_master_key_texts(volume.finder.settings))
     except ConfigError:  # they were removed since
         return ()
-
-
-def _local_hash(volume: MountedVolume, content_hash: ContentHash) -> str:
-    """The hash of the cached copy compressed anew, as the reference client tells it."""
-    try:
-        with volume.open_object(ObjectRef(content_hash, Kind.BULK)) as pin:
-            content = pin.read()
-    except NotLocal:
-        return "Not in cache"
-    return str(hash_bytes(content_hash.algorithm, zlib.compress(content)))

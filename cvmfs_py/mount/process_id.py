@@ -1,11 +1,13 @@
 """Which process is meant by a number: numbers are used again, start times are not.
 
-Reads /proc; sends no signals.
+What is to be signalled is opened first: from then on its number cannot come to mean another process.
 """
 
 from __future__ import annotations
 
 import os
+import signal
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Self
@@ -49,6 +51,53 @@ class ProcessId:
     def is_running(self) -> bool:
         """Whether this very process runs, as far as can be seen from here: in another pid namespace it cannot."""
         return self == type(self).of(self.pid)
+
+
+class OpenProcess:
+    """A process that is held, so that a signal reaches it or nobody. Made by `open_process`."""
+
+    def __init__(self, identity: ProcessId, fd: int | None) -> None:
+        self._identity = identity
+        self._fd = fd
+
+    def is_running(self) -> bool:
+        return self._identity.is_running()
+
+    def signal(self, number: signal.Signals) -> None:
+        """That it has ended by now is no error."""
+        with suppress(ProcessLookupError):
+            if self._fd is not None:
+                signal.pidfd_send_signal(self._fd, number)
+            elif self.is_running():
+                os.kill(self._identity.pid, number)
+
+    def close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+def open_process(identity: ProcessId, user_id: int) -> OpenProcess | None:
+    """The very process, if it can be seen from here and is this user's."""
+    try:
+        fd = os.pidfd_open(identity.pid)
+    except ProcessLookupError:
+        return None
+    except OSError:  # before Linux 5.3, or forbidden
+        fd = None
+    found = OpenProcess(identity, fd)
+    if identity.is_running() and _read_user_id(identity.pid) == user_id:
+        return found
+    found.close()
+    return None
+
+
+def _read_user_id(pid: int) -> int | None:
+    try:
+        with open(f"/proc/{pid}/status", "rb") as lines:
+            return next((int(line.split()[1]) for line in lines if line.startswith(b"Uid:")), None)
+    except OSError:
+        return None
 
 
 def read_start_ticks(pid: int) -> int | None:

@@ -101,9 +101,15 @@ async def ended_by_signals() -> AsyncIterator[trio.Nursery]:
 
 
 class _AnySession:
-    """What all mounts have in common: an engine that serves a space, signals, an entry in the list of mounts."""
+    """What all mounts have in common: an engine that serves a space, signals, an entry in the list of mounts.
 
-    def __init__(self, plan: MountPlan, settings: Settings, announcer: Announcing) -> None:
+    Several may be served in one process; then none of them `hears_signals`, and whoever runs them unmounts them.
+    """
+
+    def __init__(
+        self, plan: MountPlan, settings: Settings, announcer: Announcing, *, hears_signals: bool = True
+    ) -> None:
+        self._hears_signals = hears_signals
         self._plan = plan
         self._settings = settings
         self._announcer = announcer
@@ -115,7 +121,8 @@ class _AnySession:
 
     async def _serve(self, engine: Engine, taken: Handover, nursery: trio.Nursery) -> None:
         """Ends everything when the mount ends."""
-        nursery.start_soon(tell_counts_on_signal, self._stats, lambda: self._held(engine))
+        if self._hears_signals:
+            nursery.start_soon(tell_counts_on_signal, self._stats, lambda: self._held(engine))
         await engine.serve(taken.fd, ())
         nursery.cancel_scope.cancel()
 
@@ -136,6 +143,8 @@ class _AnySession:
         }
 
     async def _end_on_signals(self, engine: Engine, taken: Handover) -> None:
+        if not self._hears_signals:
+            return
         with trio.open_signal_receiver(*END_SIGNALS) as signals:
             async for number in signals:
                 _log.info("%s: unmounting", signal.Signals(number).name)
@@ -183,8 +192,10 @@ class _AnySession:
 class Session(_AnySession):
     """The mount of one repository."""
 
-    def __init__(self, plan: MountPlan, settings: Settings, announcer: Announcing) -> None:
-        super().__init__(plan, settings, announcer)
+    def __init__(
+        self, plan: MountPlan, settings: Settings, announcer: Announcing, *, hears_signals: bool = True
+    ) -> None:
+        super().__init__(plan, settings, announcer, hears_signals=hears_signals)
         self._space = SingleSpace()
         self._engine = make_engine(settings.engine, self._space, Failures(self._stats))
 

@@ -15,8 +15,9 @@ from cache.ref import NotLocal
 from catalog.errors import CatalogError
 from cvmfs_py.errors import CvmfsError
 from cvmfs_py.fuse.volume import FOREVER_S, KernelTimes
+from cvmfs_py.mount.local_hashes import LocalHashes
 from cvmfs_py.mount.roots import RootOrigin
-from cvmfs_py.vfs.facts import MountFacts
+from cvmfs_py.vfs.facts import MountFacts, NotHashed
 from cvmfs_py.vfs.magic import Subject
 from cvmfs_py.vfs.snapshot import Snapshot
 from cvmfs_py.vfs.statfs import file_system_status
@@ -63,6 +64,7 @@ class MountedVolume:
         live = KernelTimes(entry_s=kernel_s, negative_s=kernel_s, root_attribute_s=kernel_s, are_taken_back=True)
         self.times = KernelTimes(FOREVER_S, FOREVER_S) if files.snapshot.is_pinned else live
         self.facts = MountFacts()  # until somebody knows more
+        self.local_hashes = LocalHashes(finder.store)
         self._rules = make_xattr_rules(finder.settings)
         self._background = background
         self._ahead: set[ObjectRef] = set()
@@ -87,6 +89,13 @@ class MountedVolume:
         return value
 
     async def run(self, operation: Callable[[OpenObject], T], *, is_data: bool = False) -> T:
+        try:
+            return await self._run(operation, is_data)
+        except NotHashed as answer:
+            asked = answer
+        return await self._run(await self.local_hashes.answer(asked, operation), is_data)
+
+    async def _run(self, operation: Callable[[OpenObject], T], is_data: bool) -> T:
         try:
             return self.attempt(operation)
         except (NotLocal, ObjectCorruptError, CatalogError) as obstacle:

@@ -49,6 +49,14 @@ LIST_FACTS = ("external_host_list", "host_list", "logbuffer", "proxy_list", "pro
 FACT_NAMES = frozenset((*TEXT_FACTS, *LIST_FACTS, "expires"))
 
 
+class NotHashed(Exception):  # not an error, but an answer, as NotLocal is
+    """The whole content of an object has to be read first, which takes too long for an operation."""
+
+    def __init__(self, content_hash: ContentHash) -> None:
+        super().__init__(content_hash)
+        self.content_hash = content_hash
+
+
 @dataclass(frozen=True, slots=True)
 class MountFacts:
     """What a running mount knows. An attribute whose fact is not given does not exist.
@@ -59,7 +67,7 @@ class MountFacts:
     """
 
     values: Mapping[str, Fact] = field(default_factory=dict)
-    # the hash of the cached object, computed anew, or in words why there is none; takes as long as the object is large
+    # the hash of the cached object, computed anew, or in words why there is none; NotHashed until somebody has done it
     local_hash: Callable[[ContentHash], str] | None = None
     metainfo: Callable[[OpenObject], bytes] | None = None  # may raise NotLocal; see `read_metainfo`
 

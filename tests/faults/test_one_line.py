@@ -81,6 +81,12 @@ def test_a_check_finds_what_every_command_would_stumble_over(parameter: str, cli
     assert b"/nonexistent" in done.output
 
 
+def test_a_map_of_owners_that_no_kernel_has(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "map").write_text("0 4294967295\n")
+    done = client.changed(UID_MAP=str(tmp_path / "map")).run("ls", "-l", FQRN)
+    check_failure(done, "ls", 2, "line 1: 4294967295 is no owner")
+
+
 def test_several_repositories_have_a_line_each(client: Client) -> None:
     done = client.run("ls", FQRN, f"{FQRN}:/nested")
     assert (done.code, len(done.error_lines)) == (5, 2)

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -183,6 +184,41 @@ def test_a_mount_ends_cleanly(world: World, web: Nginx, engine: str, way: str) -
         assert not os.path.ismount(place)
         assert list(place.iterdir()) == []
     assert mounted.errors == ""
+
+
+USER_OF_A_MOUNT = """
+import os, sys
+os.chdir(sys.argv[1])
+files = [os.open("large", os.O_RDONLY) for _ in range(900)]
+print("busy", flush=True)
+while True:
+    for file in files:
+        os.pread(file, 4096, 0)
+    os.statvfs(".")
+"""
+
+
+@every_engine
+def test_a_mount_ends_cleanly_with_its_last_users(world: World, web: Nginx, engine: str) -> None:
+    """Unmounted lazily while they are at work, and then they are killed: the kernel lets go amid requests."""
+    place = world.directory / "mnt"
+    for _ in range(12):
+        mounted = Mounted(world.client(web.url), place, engine=engine)
+        with mounted:
+            users = [
+                subprocess.Popen([sys.executable, "-c", USER_OF_A_MOUNT, str(place)], stdout=subprocess.PIPE)
+                for _ in range(2)
+            ]
+            for user in users:
+                assert user.stdout is not None
+                assert user.stdout.readline() == b"busy\n"
+            syscalls.unmount(str(place), lazily=True)
+            for user in users:
+                user.kill()
+            for user in users:
+                user.communicate()
+            assert mounted.process.wait(60) == 0
+        assert "cvmfs-py" not in mounted.errors  # libfuse may say on its own that the connection was aborted
 
 
 @every_engine

@@ -248,3 +248,20 @@ def test_hard_link_groups_share_a_row_only_where_they_share_content(objects: Obj
     assert found is not None
     assert (found.link_count, found.hardlink_group) == (3, 5)
     catalog.close()
+
+
+@pytest.mark.parametrize("order", [("/a", "/b"), ("/b", "/a")])
+def test_hard_link_groups_of_two_directories_are_never_one(order: tuple[str, ...], objects: Objects) -> None:
+    """Whichever directory is looked at first: inode numbers must not depend on it. Their owners may differ."""
+    group = 1 << 32 | 2
+    rows = [
+        directory(b"", rowid=1),
+        directory(b"/a", rowid=2),
+        directory(b"/b", rowid=3),
+        *(regular(b"/a/%d" % number, b"same", hardlinks=group, uid=1, rowid=4 + number) for number in range(2)),
+        *(regular(b"/b/%d" % number, b"same", hardlinks=group, uid=2, rowid=6 + number) for number in range(2)),
+    ]
+    catalog = open_catalog(objects, CatalogMaker(rows))
+    found = {top: [catalog.first_link(entry) for entry in catalog.by_name(top.encode())] for top in order}
+    assert found == {"/a": [4, 4], "/b": [6, 6]}
+    catalog.close()

@@ -183,6 +183,13 @@ def test_maps_that_are_none(text: str) -> None:
         parse_id_map(f"1 2\n{text}\n", "map")
 
 
+@pytest.mark.parametrize("text", ["1 4294967296", "4294967296 1", "* 9999999999", "1 4294967295", "4294967295 1"])
+def test_maps_to_what_is_no_owner(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"^map, line 2: \d+ is no owner; the largest is 4294967294$"):
+        parse_id_map(f"1 2\n{text}\n", "map")
+    assert parse_id_map("1 4294967294\n", "map").map(1) == 4294967294
+
+
 def test_a_map_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="does not exist"):
         load_id_map(tmp_path / "none")
