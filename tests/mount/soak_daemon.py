@@ -101,6 +101,7 @@ class Daemon:
             self.end()
             raise SystemExit(f"not mounted: {self.log.read_text()}")
         time.sleep(1)  # what was needed to begin ends
+        self.check_alive()
         self.idle_tasks = self.held().now["tasks"]
 
     def end(self) -> int:
