@@ -31,7 +31,7 @@ _PLANNED = 16  # files that one query of a catalog tells
 _OPENED = 8  # objects that are open ahead of a program: an ordinary disk works on as many at once
 _LARGEST_BYTES = 1 << 20  # larger files are read in order by themselves, and the kernel reads ahead in them
 _AT_ONCE = 4  # are opened in one step: a program that reads without a pause would always be faster than one
-_NEAR = 8  # inode numbers: rows of other kinds lie between files
+_NEAR = 2  # inode numbers: rows of other kinds lie between files
 _STEPS_BEFORE_FETCHING = 3  # what is guessed wrongly costs others' bandwidth
 
 
@@ -47,6 +47,13 @@ class _Reader:
         self.end = 0  # nothing comes after this one
         self.planned: deque[tuple[Inode, Span]] = deque()
         self.opened: OrderedDict[Inode, LocalObject] = OrderedDict()
+
+    def comes_to(self, ino: Inode) -> bool:
+        """Whether this file is next. Who leaves out more than one is choosing, and what is opened ahead is in vain."""
+        known = [*self.opened, *(planned for planned, _ in self.planned)]
+        if ino in known:
+            return sum(self.last < each < ino for each in known) <= 1
+        return 0 < ino - self.last <= _NEAR
 
     def has_room(self) -> bool:
         """Whether one more may be opened. What was passed by makes room."""
@@ -87,11 +94,12 @@ class FilesAhead:
             if len(self._readers) > _READERS:
                 self._readers.popitem(last=False)[1].close()
         self._readers.move_to_end(process)
-        is_next = 0 < ino - reader.last <= _NEAR or ino in reader.opened
+        is_next = reader.comes_to(ino)
         reader.last = ino
         if not is_next:
             reader.steps = 1 if reader.steps >= _STEPS_BEFORE_FETCHING else 0  # mostly it has come to another directory
             reader.planned.clear()
+            reader.close()
             reader.tail, reader.end = ino, 0
             return
         reader.steps += 1

@@ -157,6 +157,16 @@ async def test_files_read_in_no_order_bring_no_others(tmp_path: Path, published:
             assert len(objects_of(server)) == len(names)
 
 
+@pytest.mark.parametrize("step", [3, 4, 8])
+async def test_who_leaves_files_out_gets_no_others(tmp_path: Path, published: Published, step: int) -> None:
+    with FaultServer(Gate(published.document_root)) as server:
+        async with talking(tmp_path, server.url, published=published) as kernel:
+            names = [b"f%02d" % number for number in range(0, FILES, step)]
+            await read_in(kernel, 2, names)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            assert len(objects_of(server)) == len(names)
+
+
 @pytest.mark.parametrize("seed", range(3))
 async def test_what_is_opened_ahead_is_what_is_read(tmp_path: Path, published: Published, seed: int) -> None:
     """Runs of files with leaps between them, by several programs at once, in pieces of any size."""
