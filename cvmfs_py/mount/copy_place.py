@@ -37,7 +37,12 @@ class Place:
     resumed: bool  # an interrupted copy of the same snapshot is there
 
     def note(self) -> None:
-        """From now on a copy that is interrupted can go on."""
+        """From now on a copy that is interrupted can go on.
+
+        A note that is there stays as it is: whoever is killed while it is written anew would leave none.
+        """
+        if self.resumed:
+            return
         with open(os.open(_note_path(self.directory, self.name), _NOTE_FLAGS, 0o600), "wb") as stream:
             stream.write(self.snapshot)
 

@@ -413,7 +413,12 @@ async def test_one_lost_object_does_not_stop_the_others(tmp_path: Path) -> None:
     assert report.files == 48
     assert sorted(failure.partition(" cannot be copied: ")[0] for failure in report.failures) == ["/bad", "/f7", "/f8"]
     assert (tmp_path / "out" / "good").is_dir()
-    assert ".out.cvmfs-py-copy" in os.listdir(tmp_path)  # so that the same command tries the rest again
+    note = tmp_path / ".out.cvmfs-py-copy"  # so that the same command tries the rest again
+    written = note.stat()
+    report = await copied(published, tmp_path / "cache", b"", tmp_path / "out")
+    assert (report.resumed_files, report.files) == (48, 0)
+    # At no moment is there no whole note: a copy that is killed again can go on again.
+    assert (note.stat().st_ino, note.stat().st_mtime_ns) == (written.st_ino, written.st_mtime_ns)
 
 
 async def test_a_lost_network_ends_it_soon(tmp_path: Path) -> None:
