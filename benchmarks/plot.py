@@ -92,7 +92,10 @@ def main() -> None:
     parser.add_argument("numbers", type=Path, help="what ./dev bench mount --json has written")
     parser.add_argument("plot", type=Path, help="the SVG file to write")
     options = parser.parse_args()
-    run = json.loads(options.numbers.read_bytes())
+    try:
+        run = json.loads(options.numbers.read_bytes())
+    except (OSError, ValueError) as error:
+        parser.error(f"{options.numbers} holds no numbers: {error}")
     bars = bars_of(run["rows"])
     if not bars:
         parser.error(f"{options.numbers} has no mount workloads; run ./dev bench mount --json FILE")

@@ -184,14 +184,14 @@ class Channel:
             now_s = time.perf_counter()
             if now_s > turn_ends_s:
                 return False
-            if not self._prepare() and now_s > awake_until_s:
+            if not any(self._ahead(served.prepare) for served in self._served.values()) and now_s > awake_until_s:
                 return bool(arrival.poll(LINGER_MS))
         return True
 
-    def _prepare(self) -> bool:
+    def _ahead(self, prepare: Callable[[], bool]) -> bool:
         """Does a little of what is likely to be asked for; whether there was anything to do."""
         try:
-            return any(served.prepare() for served in self._served.values())
+            return prepare()
         except Exception as error:  # noqa: BLE001  # the engine's guard: what nobody has asked for yet
             self._failures.errno_of("prepare", error)
             return False
@@ -294,7 +294,7 @@ class Channel:
             self._start(request, self._read_later, served)
         else:
             self._send(request, replies.pack_reply_head(request.unique, len(data)), data)
-            served.contents.prepare()  # also when there is no quiet moment: a disk works while others compute
+            self._ahead(served.contents.prepare)  # also without a quiet moment: a disk works while others compute
 
     async def _answer_when_ready(self, request: Request, method: Method) -> None:
         await self._space.ready()

@@ -83,7 +83,7 @@ class Contents:
         self._limit = _descriptors()
         self._pins: OrderedDict[ObjectRef, Pin] = OrderedDict()
         self._plans: Recent[tuple[Span, ...]] = Recent(PLANS)
-        self._files_ahead = FilesAhead(volume, self._plans)
+        self._files_ahead = FilesAhead(volume, self._plans, self._limit // 2)
         self._memory = memoryview(bytearray(0))
         self._grouped_reads = trio.CapacityLimiter(GROUPED_READS)
         self._reads_in_threads = 0  # so many, before a disk that was slow is waited for again

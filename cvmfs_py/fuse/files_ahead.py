@@ -55,16 +55,6 @@ class _Reader:
             return sum(self.last < each < ino for each in known) <= 1
         return 0 < ino - self.last <= _NEAR
 
-    def has_room(self) -> bool:
-        """Whether one more may be opened. What was passed by makes room."""
-        if len(self.opened) < _OPENED:
-            return True
-        oldest = next(iter(self.opened))
-        if oldest > self.last:
-            return False
-        self.opened.pop(oldest).close()
-        return True
-
     def close(self) -> None:
         while self.opened:
             self.opened.popitem()[1].close()
@@ -73,7 +63,9 @@ class _Reader:
 class FilesAhead:
     """For the files of one volume. What it finds out about files, it puts into `plans`."""
 
-    def __init__(self, volume: Volume, plans: Recent[tuple[Span, ...]]) -> None:
+    def __init__(self, volume: Volume, plans: Recent[tuple[Span, ...]], limit: int) -> None:
+        """`limit`: so many objects may be open for all programs together."""
+        self._limit = limit
         self._volume = volume
         self._plans = plans
         self._readers: OrderedDict[int, _Reader] = OrderedDict()  # by process
@@ -123,7 +115,7 @@ class FilesAhead:
                 self._plan(reader, reader.tail, open_object)
             has_opened = False
             for _ in range(_AT_ONCE):
-                if not reader.planned or not reader.has_room() or not self._open(reader, open_object):
+                if not reader.planned or not self._make_room(reader) or not self._open(reader, open_object):
                     break
                 has_opened = True
             if has_opened:
@@ -138,6 +130,24 @@ class FilesAhead:
         if not reader.planned and reader.tail is not None:
             self._plan(reader, reader.tail, open_object)
         self._fetch(reader)
+
+    def _make_room(self, reader: _Reader) -> bool:
+        """Whether one more object may be open for a program. What it has passed by goes, and what others want less."""
+        opened = reader.opened
+        if len(opened) >= _OPENED:
+            oldest = next(iter(opened))
+            if oldest > reader.last:
+                return False
+            opened.pop(oldest).close()
+        if len(self) < self._limit:
+            return True
+        for other in self._readers.values():
+            if other is reader:  # those after it have read since
+                return False
+            if other.opened:
+                other.opened.popitem()[1].close()
+                return True
+        return False
 
     def _plan(self, reader: _Reader, tail: Inode, open_object: OpenObject) -> None:
         reader.tail = None

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -84,6 +86,35 @@ def test_few_descriptors(served: tuple[Nginx, Path], tmp_path: Path, engine: str
         os.stat(top / "file0")
         assert len(os.listdir(f"/proc/{mounted.process.pid}/fd")) < limit
     assert "Traceback" not in mounted.errors
+
+
+@every_engine
+def test_few_descriptors_and_many_who_read_in_order(served: tuple[Nginx, Path], tmp_path: Path, engine: str) -> None:
+    """What is opened ahead of programs that have gone must not be missing for others."""
+    limit = 64
+    wrapper = ["/bin/sh", "-c", f'ulimit -n {limit}; exec "$@"', "sh"]
+    mounted = Mounted(client_of(served, tmp_path), tmp_path / "mnt", engine=engine, wrapper=wrapper)
+    with mounted as top:
+        for name in FILES:  # from here on all is in the cache
+            assert error_of(top, name) is None
+        with open("/proc/sys/vm/drop_caches", "w", encoding="ascii") as drop:
+            drop.write("1")
+        half = sorted(FILES)[: len(FILES) // 2]
+        for _ in range(12):
+            script = "for name in sys.argv[1:]: open(name, 'rb').read()"
+            subprocess.run([sys.executable, "-I", "-c", f"import sys\n{script}", *half], cwd=top, check=True)
+            os.sync()
+            with open("/proc/sys/vm/drop_caches", "w", encoding="ascii") as drop:
+                drop.write("1")
+        place = f"/proc/{mounted.process.pid}/fd"
+        objects = []
+        for each in os.listdir(place):
+            with suppress(FileNotFoundError):  # closed since it was listed
+                objects += [each] if "/objects/" in os.readlink(f"{place}/{each}") else []
+        assert len(objects) <= limit // 4
+        for name in FILES:
+            assert error_of(top, name) is None
+    assert "Traceback" not in mounted.errors  # the kernel may have read ahead in the large file, and done without
 
 
 @every_engine

@@ -67,6 +67,8 @@ def held(now: dict[str, int], objects: int = 9, threads: int = 3) -> Held:
         (held({"tasks": 11}), 1),
         (held({"pins": 8}), 1),
         (held({}, objects=10), 1),
+        (held({}, objects=8), 0),
+        (held({}, objects=6), 1),
         (held({}, threads=100), 1),
         (held({"kept_objects": 500, "pins": 502}, objects=504), 1),
     ],
