@@ -65,7 +65,7 @@ class Driver:
                         progress.discard(error)
                         continue
                     except CatalogError as error:
-                        if not progress.is_copy_damaged(error):
+                        if not await progress.is_copy_damaged(error):
                             raise
                         progress.discard(error)
                         continue
@@ -115,7 +115,7 @@ class _Progress:
         if self._lost > _LOST_LIMIT:
             raise FetchError(f"{_names(answer.refs)} vanishes from the cache as soon as it is fetched") from None
 
-    def is_copy_damaged(self, error: CatalogError) -> bool:
+    async def is_copy_damaged(self, error: CatalogError) -> bool:
         """Whether the trouble lies in the local copy of a catalog, and not in what was published."""
         if error.content_hash is None:
             return False
@@ -124,7 +124,7 @@ class _Progress:
         except NotLocal:
             return True  # it was so damaged that the store threw it away
         with pin:
-            return not self._store.is_intact(pin)
+            return not await trio.to_thread.run_sync(self._store.is_intact, pin)  # it reads all of it
 
     def discard(self, error: ObjectCorruptError | CatalogError) -> None:
         """Throws a damaged copy away, so that the operation asks for the object again; but not twice."""

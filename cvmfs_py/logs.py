@@ -5,8 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import re
+import select
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import TextIO
 
 LIMIT_BYTES = 1 << 20
 _MENDERS = frozenset({"cvmfs_py.driver", "cache.directory", "cache.memory", "cache.tiers"})
@@ -44,6 +49,44 @@ def start_with(handlers: list[logging.Handler], *, debug: bool, network_level: i
     logging.getLogger("cvmfs_py.network").setLevel(logging.DEBUG if debug else network_level)
     for package in ("cvmfs_py", "cache", "catalog"):
         logging.getLogger(package).setLevel(logging.DEBUG if debug else logging.WARNING)
+
+
+def never_wait() -> None:
+    """For a daemon that stays in the foreground: what standard error does not take at once is lost."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stderr:
+            handler.setStream(_Unread(sys.stderr))
+
+
+class _Unread:
+    """A stream that perhaps nobody reads."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._fd = stream.fileno()
+        self._poll = select.poll()
+        self._poll.register(self._fd, select.POLLOUT)
+        self._lost = 0
+
+    def write(self, text: str) -> None:
+        if self._lost and self._pass(f"cvmfs-py: {self._lost} lines are missing here: nobody has read them in time\n"):
+            self._lost = 0
+        if not self._pass(text):
+            self._lost += 1
+
+    def flush(self) -> None:
+        """Nothing is kept back."""
+
+    def _pass(self, text: str) -> bool:
+        """Writes no more at a time than fits into what calls itself ready. False: not all was taken."""
+        data = text.encode(errors="backslashreplace")
+        try:
+            for start in range(0, len(data), select.PIPE_BUF):
+                if not self._poll.poll(0):
+                    return False
+                os.write(self._fd, data[start : start + select.PIPE_BUF])
+        except OSError:  # nobody will ever read it
+            return False
+        return True
 
 
 def _is_news(record: logging.LogRecord) -> bool:

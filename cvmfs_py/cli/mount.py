@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cvmfs_py import logs
 from cvmfs_py.cli import options as common
 from cvmfs_py.errors import UsageError
 
@@ -118,6 +119,7 @@ def start(
         return 0
 
     if foreground:
+        logs.never_wait()
         return work(ForegroundAnnouncer())
     kept = (int(Path(plan.mountpoint).name),) if is_handed_over(plan.mountpoint) else ()
     log = choose_log(os.fsencode(plan.mountpoint), os.environ, os.geteuid(), debug=debug)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,6 +26,7 @@ from tests.simulator.web import Nginx
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+    from typing import IO
 
     from tests.simulator.fault_server import SeenRequest, Steps
 
@@ -127,6 +130,37 @@ def test_an_object_that_is_damaged_everywhere(world: World, web: Nginx, engine: 
         assert (top / "other").read_bytes() == b"other\n"
         stored.write_bytes(content)
         assert (top / "small").read_bytes() == b"small\n"
+
+
+@every_engine
+def test_nobody_reads_what_the_daemon_says(world: World, web: Nginx, engine: str) -> None:
+    mounted = Mounted(world.client(web.url, MAX_RETRIES="0"), world.directory / "mnt", engine=engine)
+    with mounted as top:
+        with (
+            open(f"/proc/{mounted.process.pid}/fd/2", "wb", opener=_open_at_once) as its_errors,
+            suppress(BlockingIOError),
+        ):
+            while True:
+                os.write(its_errors.fileno(), b".")
+        web.stop()
+        assert error_of(top / "small") == error_of(top / "other") == errno.EIO
+        assert sorted(os.listdir(top)) == ["large", "other", "small"]
+        assert mounted.process.stderr is not None
+        while set(os.read(mounted.process.stderr.fileno(), 1 << 20)) == {ord(".")} and _waits(mounted.process.stderr):
+            pass
+        assert error_of(top / "large") == errno.EIO
+    lost, *told = mounted.errors.splitlines()
+    assert lost == "cvmfs-py: 2 lines are missing here: nobody has read them in time"
+    assert told
+    assert all("cannot fetch /large" in line for line in told)  # the kernel asks for more than the program
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags & os.O_ACCMODE | os.O_NONBLOCK)
+
+
+def _waits(stream: IO[bytes]) -> bool:
+    return bool(select.select([stream], [], [], 0)[0])
 
 
 @every_engine
