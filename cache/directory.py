@@ -68,6 +68,9 @@ class DirectoryStore(Store):
     def flush(self) -> None:
         self._eviction.tend()
 
+    def room(self) -> tuple[int, int | None]:
+        return self._ledger.read_gauge(), self._limit_bytes
+
     def status(self) -> CacheStatus:
         pinned = self._pins.sizes()
         with self._ledger.lock:

@@ -81,6 +81,17 @@ class Ledger:
         """What is stored, as far as this process knows without asking."""
         return (self.gauge_bytes or 0) + self.recent.inserted_bytes
 
+    def read_gauge(self) -> int:
+        """What is stored, as all processes have counted it until now."""
+        with self.lock:
+            index = self.readable()
+            if index is not None:
+                try:
+                    self.gauge_bytes = index.gauge()[0]
+                except CacheError as error:
+                    self.doubt_index(error)
+            return self.used_bytes
+
     @property
     def may_flush(self) -> bool:
         """False while the index could not be written recently: every attempt may wait for a lock."""

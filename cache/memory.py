@@ -64,6 +64,9 @@ class MemoryStore(Store):
     def flush(self) -> None:
         """Everything is where it belongs already."""
 
+    def room(self) -> tuple[int, int | None]:
+        return self._used_bytes, self._limit_bytes
+
     def status(self) -> CacheStatus:
         pinned = self._pins.sizes()
         for pin in self._named.values():

@@ -86,7 +86,12 @@ class Store(ABC):
         """Write down recency and insertions that are only in memory; call it now and then. Never fails."""
 
     @abstractmethod
-    def status(self) -> CacheStatus: ...
+    def room(self) -> tuple[int, int | None]:
+        """What is stored and what may be, in bytes, as far as is known at once. None: no limit is kept."""
+
+    @abstractmethod
+    def status(self) -> CacheStatus:
+        """Exact numbers. It may take a look at every file."""
 
     @property
     @abstractmethod

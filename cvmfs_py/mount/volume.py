@@ -147,8 +147,8 @@ class MountedVolume:
         return get_value(self._subject(ino, open_object), name, self._rules, gids, open_object)
 
     def status(self, open_object: OpenObject) -> FileSystemStatus:
-        cache = self.finder.store.status()
-        return file_system_status(self.files.snapshot, cache.limit_bytes, cache.used_bytes, open_object)
+        used_bytes, limit_bytes = self.finder.store.room()
+        return file_system_status(self.files.snapshot, limit_bytes, used_bytes, open_object)
 
     def _subject(self, ino: Inode, open_object: OpenObject) -> Subject:
         return Subject(self.files.located(ino, open_object), self.files.snapshot, self.facts)

@@ -251,6 +251,18 @@ def test_discard(store: Store) -> None:
     assert content(store, ref) == b"discard me"
 
 
+def test_room_is_known_at_every_moment(make_store: MakeStore) -> None:
+    store = make_store(10_000)
+    assert store.room() == (0, 10_000)
+    for number in range(1, 4):
+        put(store, block(number))
+        assert store.room() == (100 * number, 10_000)
+    store.flush()
+    assert store.room() == (300, 10_000)
+    store.cleanup(150)
+    assert store.room() == (100, 10_000)
+
+
 def test_status_and_entries(make_store: MakeStore) -> None:
     store = make_store(10_000)
     put(store, block(1), label="/first")
@@ -262,6 +274,7 @@ def test_status_and_entries(make_store: MakeStore) -> None:
     assert (status.objects, status.catalogs, status.used_bytes) == (3, 1, 170)
     assert (status.limit_bytes, status.pinned_bytes, status.read_only) == (10_000, 100, False)
     assert len(status.lower_tiers) == len(store.lower)
+    assert store.room() == (170, 10_000)
     first = entries[make_ref(block(1)).content_hash]
     assert (first.size_bytes, first.kind, first.volatile, first.label, first.pinned) == (
         100,
