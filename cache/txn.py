@@ -1,10 +1,11 @@
-"""Transactions of a cache directory: an object is written to a locked file in `txn/`, sealed, and renamed into place.
+"""Transactions of a cache directory: an object is written to a locked file in `txn/`, sealed, and given its name.
 
 No fsync: an object can always be fetched again, and an fsync per object would cost more than the download. A crash of
 the process loses nothing that was committed; after a power cut a file whose blocks were not written has another size
 than its seal, or fails its check.
 
-Losing a race to commit an object is fine: the same name means the same content.
+Losing a race to commit an object is fine: the same name means the same content. The file that was first stays, because
+others may use it by its name.
 
 Concurrency: `write` may run in a worker thread; the rest in the thread of the store.
 """
@@ -21,6 +22,7 @@ from cache.layout import FULL_ERRNOS, write_error
 from cache.lockfile import create_locked, dead_files, remove_file
 from cache.seal import is_sealed, seal_ns
 from cache.store import Transaction
+from cache.tiers import open_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,7 +79,6 @@ class DirectoryTransaction(Transaction):
         self._layout = layout
         self._room = room
         self._committed = committed
-        self._temporary: str | None
         self._fd, self._temporary = room.run(0, lambda: create_locked(layout.txn, "object"))
 
     def _append(self, data: bytes | bytearray | memoryview) -> None:
@@ -88,21 +89,36 @@ class DirectoryTransaction(Transaction):
     def _publish(self) -> Pin:
         text = str(self.ref.content_hash)
         size_bytes = self.written_bytes
-        temporary, target = self._temporary, self._layout.object(text)
-        assert temporary is not None
+        target = self._layout.object(text)
         try:
             self._seal(text, size_bytes)
-            # Opened before the rename: afterwards another process may evict it at any time.
-            fd = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
+            # Opened before it has its name: afterwards another process may evict it at any time.
+            fd = os.open(self._temporary, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise write_error(self._layout.directory, error) from error
         try:
-            self._room.run(0, lambda: _move(temporary, target))
-            self._temporary = None
+            if not self._room.run(0, lambda: _give_name(self._temporary, target)):
+                twin = self._open_twin(target)
+                if twin is None:
+                    self._room.run(0, lambda: os.rename(self._temporary, target))
+                else:
+                    os.close(fd)
+                    fd = twin
             return self._committed(fd, size_bytes, text)
         except BaseException:
             os.close(fd)
             raise
+
+    def _open_twin(self, path: str) -> int | None:
+        """The same object, which somebody else has committed meanwhile; None if that one is damaged, or gone again."""
+        fd = open_object(path)
+        if fd is None:
+            return None
+        there, here = os.fstat(fd), os.fstat(self._fd)
+        if (there.st_size, there.st_mtime_ns) == (here.st_size, here.st_mtime_ns):
+            return fd
+        os.close(fd)
+        return None
 
     def _seal(self, text: str, size_bytes: int) -> None:
         # The time of access orders objects whose recency was lost; it is that of the file's creation.
@@ -118,17 +134,29 @@ class DirectoryTransaction(Transaction):
             )
 
     def _drop(self) -> None:
-        if self._temporary is not None:
-            try:
-                remove_file(self._temporary)
-            except OSError as error:  # not worth hiding why the transaction failed
-                logger.warning("cannot remove %s: %s", self._temporary, error.strerror)
+        try:
+            remove_file(self._temporary)
+        except OSError as error:  # not worth hiding why the transaction failed
+            logger.warning("cannot remove %s: %s", self._temporary, error.strerror)
         os.close(self._fd)
 
 
-def _move(temporary: str, target: str) -> None:
+def _give_name(temporary: str, target: str) -> bool:
+    """Makes a file visible; False if the name is taken."""
     try:
-        os.rename(temporary, target)
+        return _link(temporary, target)
     except FileNotFoundError:  # the first object with these two digits
         os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
+        return _link(temporary, target)
+
+
+def _link(temporary: str, target: str) -> bool:
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        return False
+    except FileNotFoundError:
+        raise
+    except OSError:  # there are file systems without hard links
         os.rename(temporary, target)
+    return True

@@ -6,8 +6,11 @@ What mounts something runs in a mount namespace of its own, so that nothing stay
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import random
+import struct
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +22,7 @@ from cache.directory import DirectoryStore
 from cache.errors import CacheError, CacheFullError, CacheReadOnlyError
 from cache.ref import NotLocal
 from cache.reports import Verdict
-from tests.contract.objects import commit, content, make_ref, put
+from tests.contract.objects import commit, content, make_ref, object_file, put
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -210,7 +213,34 @@ def whole_seconds(directory: str, _: int) -> None:
         assert {result.verdict for result in store.check()} == {Verdict.OK}
 
 
+def forbid_links() -> None:
+    """From now on the kernel refuses this process every hard link, as some file systems do."""
+    load, equal, end = 0x20, 0x15, 0x06
+    numbers = {"x86_64": (86, 265), "aarch64": (37,)}[os.uname().machine]
+    steps = [(load, 0, 0, 0)]  # the number of the call
+    steps += [(equal, len(numbers) - place, 0, number) for place, number in enumerate(numbers)]
+    steps += [(end, 0, 0, 0x7FFF0000), (end, 0, 0, 0x50000 | errno.EPERM)]
+    filters = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
+    program = struct.pack("HxxxxxxP", len(steps), ctypes.addressof(filters))
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.prctl(38, 1, 0, 0, 0) == libc.prctl(22, 2, program, 0, 0) == 0, os.strerror(ctypes.get_errno())
+
+
+def no_links(directory: str, _: int) -> None:
+    with DirectoryStore(directory) as store:
+        put(store, b"linked")
+        forbid_links()
+        with pytest.raises(PermissionError):
+            os.link(object_file(directory, make_ref(b"linked")), directory + "/link")
+        for _ in range(2):
+            refs = [put(store, block(number, 1000)) for number in range(300)]
+        assert all(content(store, ref) == block(number, 1000) for number, ref in enumerate(refs))
+        assert os.listdir(directory + "/txn") == []
+        assert {result.verdict for result in store.check()} == {Verdict.OK}
+
+
 COMMANDS = {
+    "no-links": no_links,
     "write": write_until_killed,
     "share": share,
     "full": full_disk,

@@ -118,6 +118,31 @@ def test_a_file_system_of_whole_seconds(tmp_path: Path) -> None:
     in_mount_namespace("seconds", tmp_path / "disk")
 
 
+def test_a_file_system_without_hard_links(tmp_path: Path) -> None:
+    worker = start("no-links", tmp_path / "cache")
+    assert (worker.communicate()[1], worker.returncode) == ("", 0)
+
+
+def test_what_is_used_by_its_name_stays(tmp_path: Path) -> None:
+    """A catalog is opened by its name: another process that fetches it as well must not take the file away."""
+    ref = make_ref(b"fetched by two")
+    with DirectoryStore(str(tmp_path)) as one, DirectoryStore(str(tmp_path)) as other:
+        with one.begin(ref) as early, other.begin(ref) as late:
+            early.write(b"fetched by two")
+            late.write(b"fetched by two")
+            with early.commit() as first, late.commit() as second:
+                assert first.path == second.path == object_file(str(tmp_path), ref)
+                for pin in (first, second):
+                    assert os.path.samestat(os.stat(pin.path), os.fstat(pin.fd))
+        assert os.listdir(tmp_path / "txn") == []
+        Path(object_file(str(tmp_path), ref)).write_bytes(b"damaged by one")  # of the same size
+        with other.begin(ref) as again:
+            again.write(b"fetched by two")
+            with again.commit() as pin:
+                assert pin.read() == b"fetched by two"
+        assert content(one, ref) == b"fetched by two"
+
+
 @pytest.mark.parametrize("damage", ["truncated", "empty", "longer", "overwritten", "swapped", "foreign", "touched"])
 def test_a_changed_object_is_absent(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
     with DirectoryStore(str(tmp_path)) as store:
