@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -205,8 +206,8 @@ class Soak:
             if not reader.end(signal.SIGTERM):
                 self.report.wrong.append(f"a reader does not end {LONGEST_S:g} s after SIGTERM")
         self._readers.clear()
-        for daemon in self._daemons:
-            daemon.rest()
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(Daemon.rest, self._daemons))
 
     def _listen(self) -> None:
         report = self.report
