@@ -213,17 +213,24 @@ def whole_seconds(directory: str, _: int) -> None:
         assert {result.verdict for result in store.check()} == {Verdict.OK}
 
 
+LINK_CALLS = {"x86_64": (86, 265), "aarch64": (37,)}  # by machine: the numbers of link(2) and linkat(2)
+_LOAD, _SKIP_IF, _RETURN = 0x20, 0x15, 0x06  # of a filter
+_ALLOW, _REFUSE = 0x7FFF0000, 0x50000
+_PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 22, 38
+_FILTER_MODE = 2
+
+
 def forbid_links() -> None:
     """From now on the kernel refuses this process every hard link, as some file systems do."""
-    load, equal, end = 0x20, 0x15, 0x06
-    numbers = {"x86_64": (86, 265), "aarch64": (37,)}[os.uname().machine]
-    steps = [(load, 0, 0, 0)]  # the number of the call
-    steps += [(equal, len(numbers) - place, 0, number) for place, number in enumerate(numbers)]
-    steps += [(end, 0, 0, 0x7FFF0000), (end, 0, 0, 0x50000 | errno.EPERM)]
+    numbers = LINK_CALLS[os.uname().machine]
+    steps = [(_LOAD, 0, 0, 0)]  # the number of the call
+    steps += [(_SKIP_IF, len(numbers) - place, 0, number) for place, number in enumerate(numbers)]
+    steps += [(_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _REFUSE | errno.EPERM)]
     filters = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
     program = struct.pack("HxxxxxxP", len(steps), ctypes.addressof(filters))
     libc = ctypes.CDLL(None, use_errno=True)
-    assert libc.prctl(38, 1, 0, 0, 0) == libc.prctl(22, 2, program, 0, 0) == 0, os.strerror(ctypes.get_errno())
+    for words in ((_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), (_PR_SET_SECCOMP, _FILTER_MODE, program, 0, 0)):
+        assert libc.prctl(*words) == 0, os.strerror(ctypes.get_errno())
 
 
 def no_links(directory: str, _: int) -> None:

@@ -12,29 +12,20 @@ import select
 import signal
 import sys
 
-from cvmfs_py.mount.process_id import ProcessId
-from cvmfs_py.mount.registry import MountRecord, register
+from cvmfs_py.mount.registry import register
 from cvmfs_py.mount.runtime_directory import runtime_directory
 from tests.mount.limits import become
-from tests.mount.registry_worker import mount
+from tests.mount.registry_worker import mount, own_record
 
 
 def main(mountpoint: bytes, user_id: int) -> None:
     fd = mount(mountpoint)
     become(user_id)
-    record = MountRecord(
-        fqrn="test.example.org",
-        mountpoint=mountpoint,
-        process=ProcessId.own(),
-        started_at_s=1000.0,
-        revision=1,
-        root_hash="00" * 20,
-    )
     asked, asking = os.pipe()
     os.set_blocking(asking, False)
     signal.set_wakeup_fd(asking)
     signal.signal(signal.SIGTERM, lambda *_: None)
-    with register(record, runtime_directory(os.environ, user_id)):
+    with register(own_record(mountpoint), runtime_directory(os.environ, user_id)):
         print("ready", flush=True)
         poll = select.poll()
         poll.register(fd, 0)  # an error, when nothing is mounted any more

@@ -25,9 +25,9 @@ def mount(mountpoint: bytes) -> int:
     return fd
 
 
-def main(directory: bytes, mountpoint: bytes) -> None:
-    fd = mount(mountpoint)
-    record = MountRecord(
+def own_record(mountpoint: bytes) -> MountRecord:
+    """Of a mount that this process serves."""
+    return MountRecord(
         fqrn="test.example.org",
         mountpoint=mountpoint,
         process=ProcessId.own(),
@@ -37,7 +37,11 @@ def main(directory: bytes, mountpoint: bytes) -> None:
         cache_dir=b"/cache",
         engine="none",
     )
-    with register(record, directory) as registration:
+
+
+def main(directory: bytes, mountpoint: bytes) -> None:
+    fd = mount(mountpoint)
+    with register(own_record(mountpoint), directory) as registration:
         print("ready", flush=True)
         for line in sys.stdin:
             if line.strip() == "end":
