@@ -154,6 +154,15 @@ def as_nobody(state: Path, *needed: Path) -> list[str]:
     """
     if os.geteuid() != 0:
         return []
+    become = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    return [*in_mount_namespace(open_ways(state, *needed)), *become]
+
+
+def open_ways(state: Path, *needed: Path) -> str:
+    """A shell script for a mount namespace: Python, this tree and `needed` can be reached by everybody there.
+
+    A directory that others may not enter, such as root's home, shows nothing but what is needed; `state` keeps it.
+    """
     places = sorted({Path(sys.base_prefix).resolve(), Path(sys.prefix).resolve(), ROOT, *needed})
     closed = {top for place in places if (top := _first_closed(place)) is not None}
     hidden = [place for place in places if _first_closed(place) is not None]
@@ -162,8 +171,7 @@ def as_nobody(state: Path, *needed: Path) -> list[str]:
     ]
     lines += [f"mount -t tmpfs -o mode=755 tmpfs {top}" for top in sorted(closed)]
     lines += [f"mkdir -p {place} && mount --bind {state}/{number} {place}" for number, place in enumerate(hidden)]
-    become = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-    return [*in_mount_namespace("\n".join(lines)), *become]
+    return "\n".join(lines)
 
 
 def _first_closed(path: Path) -> Path | None:
