@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 
+from tests.apart import keep_mounts_apart
+
 if TYPE_CHECKING:
     from collections.abc import Generator
 
@@ -21,6 +23,10 @@ settings.load_profile("any machine")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-skips", action="store_true", help="a skipped test is a failed one")
+
+
+def pytest_configure() -> None:
+    keep_mounts_apart()
 
 
 @pytest.hookimpl(wrapper=True)
