@@ -18,6 +18,7 @@ MANIFEST = ".cvmfspublished"
 WHITELIST = ".cvmfswhitelist"
 REFLOG = ".cvmfsreflog"
 MASTER_REPLICA = ".cvmfs_master_replica"
+LAST_SNAPSHOT = ".cvmfs_last_snapshot"  # replicas of the reference server have it
 _NAME_FIELD = re.compile(rb"^N([^\n]*)\n", re.MULTILINE)
 _LETTER_LIMIT = 1 << 20
 
