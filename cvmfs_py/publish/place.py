@@ -79,19 +79,25 @@ def find_name(directory: str | os.PathLike[str]) -> str:
     return fqrn
 
 
+def find_keys_directory(storage: Path) -> Path | None:
+    """`DIR.keys`, or what it is a link to; None: there is none."""
+    # Web servers often want the root under another name: then it is a link, and the keys are beside what it points to.
+    beside = (default_keys_directory(storage), default_keys_directory(storage.resolve()))
+    return next((keys for keys in beside if keys.is_dir()), None)
+
+
 def find_place(directory: str | os.PathLike[str]) -> Place:
     """Where the repository whose web root is a directory keeps everything."""
     fqrn = find_name(directory)
     storage = Path(os.path.abspath(directory))
-    # Web servers often want the root under another name: then it is a link, and the keys are beside what it points to.
-    for keys in (default_keys_directory(storage), default_keys_directory(storage.resolve())):
-        if keys.is_dir():
-            check_keys_directory(keys, storage)
-            return Place(fqrn, storage, keys.resolve())
-    raise ConfigError(
-        f"the keys of {fqrn} are not here: there is no {default_keys_directory(storage)}; if they are elsewhere, make "
-        "it a link to their directory"
-    )
+    keys = find_keys_directory(storage)
+    if keys is None:
+        raise ConfigError(
+            f"the keys of {fqrn} are not here: there is no {default_keys_directory(storage)}; `cvmfs-py repo adopt "
+            "DIR --keys KEYS` takes over a repository that was made elsewhere"
+        )
+    check_keys_directory(keys, storage)
+    return Place(fqrn, storage, keys.resolve())
 
 
 def check_keys_directory(keys: Path, storage: Path) -> None:
