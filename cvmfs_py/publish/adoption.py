@@ -72,6 +72,13 @@ def adopt(
     storage = Storage(storage_path)
     if not (storage_path / DATA).is_dir():
         raise PublishError(f"{storage_path} has no directory {DATA}: the objects of {fqrn} are stored elsewhere")
+    _, *needed = key_names(fqrn)
+    missing = [name for name in needed if not (source / name).exists()]
+    if missing:
+        raise ConfigError(
+            f"{source} lacks {', '.join(missing)}: nobody can publish to {fqrn} without; its owner has them, or the "
+            "server that made it, in /etc/cvmfs/keys"
+        )
     loaded = PublisherKeys.load(source, fqrn)
     current = load_current(place, storage, loaded.master_public)
     record = read_record(place)

@@ -63,17 +63,18 @@ def default_keys_directory(storage_directory: str | os.PathLike[str]) -> Path:
 def find_name(directory: str | os.PathLike[str]) -> str:
     """The name in the manifest of a web root, not verified."""
     storage = Path(os.path.abspath(directory))
+    found, fault = None, "names none"
     try:
         with open(storage / MANIFEST, "rb") as file:
             found = _NAME_FIELD.search(file.read(_LETTER_LIMIT))
-    except FileNotFoundError:
-        found = None
+    except (FileNotFoundError, NotADirectoryError):
+        fault = "is missing"
     except OSError as error:
         raise PublishError(f"{storage / MANIFEST} cannot be read: {error.strerror}") from error
     fqrn = found[1].decode("latin-1") if found else ""
     if not is_valid_name(fqrn):
         raise PublishError(
-            f"{directory} holds no repository: its {MANIFEST} {'names none' if found else 'is missing'}; "
+            f"{directory} holds no repository: its {MANIFEST} {fault}; "
             "`cvmfs-py repo init NAME --storage DIR` makes a new one in an empty directory"
         )
     return fqrn

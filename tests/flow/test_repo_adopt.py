@@ -184,7 +184,8 @@ def test_what_cannot_be_adopted_is_told(owner: Owner, tmp_path: Path) -> None:
     adopt = ("adopt", owner.storage, "--keys")
     assert "is no directory: --keys names the one that has" in owner.fails(*adopt, tmp_path / "nowhere", code=2)
     assert "say where they are with --keys DIR" in owner.fails("adopt", owner.storage, code=2)
-    assert f"{FQRN}.crt cannot be read: No such file" in owner.fails(*adopt, tmp_path, code=2)
+    said = owner.fails(*adopt, tmp_path, code=2)
+    assert f"{tmp_path} lacks {FQRN}.key, {FQRN}.pub, {FQRN}.crt: nobody can publish to {FQRN} without" in said
     assert "the keys must not be in" in owner.fails(*adopt, owner.storage / "data", code=2)
     assert "there is no compression 'lzma'" in owner.fails(*adopt, owner.keys, "--compression", "lzma", code=2)
     (owner.keys / f"{FQRN}.key").write_bytes(b"\0garbage")
