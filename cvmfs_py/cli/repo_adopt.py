@@ -59,7 +59,8 @@ def run(options: argparse.Namespace) -> int:
     print(f"settings      {place.settings_file}: {_settings_text(adopted.settings)}")
     for remark in adopted.remarks:
         print(f"note          {remark}")
-    print(f"publish with  cvmfs-py repo publish {options.storage} --from TREE")
+    if not options.dry_run:
+        print(f"publish with  cvmfs-py repo publish {options.storage} --from TREE")
     return 0
 
 
