@@ -1,4 +1,4 @@
-"""`cvmfs-py config`: shows which parameters are in force and which file set them, and checks them."""
+"""`cvmfs-py config`: shows which parameters are in force and which file set them, checks them, and has them changed."""
 
 from __future__ import annotations
 
@@ -18,16 +18,25 @@ ACTIONS = {
     "show": "the parameters that are in force, and the file that set each",
     "check": "what is wrong or doubtful in them, or OK",
     "parameters": "every parameter with its form, default and meaning",
+    "get": "the value of NAME that is in force",
+    "set": "write NAME=VALUE into your file, for REPO or for all",
+    "unset": "take NAME out of it again",
+    "add": "make REPO known: its --server and --key are checked and written",
 }
 
 
 def build_parser(prog: str) -> argparse.ArgumentParser:
     parser = common.new_parser(
         prog,
-        "Show or check the configuration of a repository, or of the machine when none is named.\n\n"
-        + "\n".join(f"  {name:<10} {text}" for name, text in ACTIONS.items()),
+        "Show, check or change the configuration of a repository, or of the machine when none is named.\n\n"
+        + "\n".join(f"  {name:<11}{text}" for name, text in ACTIONS.items()),
         "cvmfs-py config show --trace sft.cern.ch",
-        more=("cvmfs-py config check sft.cern.ch", "cvmfs-py config parameters"),
+        more=(
+            "cvmfs-py config check sft.cern.ch",
+            "cvmfs-py config set CVMFS_QUOTA_LIMIT=8000",
+            "cvmfs-py config get CVMFS_SERVER_URL sft.cern.ch",
+            "cvmfs-py config add my.example.org --server http://localhost:8000 --key my.pub",
+        ),
     )
     parser.add_argument(
         "action",
@@ -35,20 +44,34 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
         choices=tuple(ACTIONS),
         help="one of the above",
     )
-    parser.add_argument("repository", metavar="REPO", nargs="?", help="FQRN or URL")
+    parser.add_argument(
+        "operands", metavar="NAME|REPO", nargs="*", help="FQRN or URL; with get, set, unset a parameter before it"
+    )
     parser.add_argument("--trace", action="store_true", help="with show: also the values that were overridden")
     parser.add_argument("--defaults", action="store_true", help="with show: also the parameters that nobody set")
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--json", action="store_true", help="with get, show, check, parameters: as JSON")
+    parser.add_argument(
+        "--system", action="store_true", help="with set, unset, add: for all users, below /etc/cvmfs, not ~/.config"
+    )
+    parser.add_argument("--no-check", action="store_true", help="with add: do not ask the servers")
+    parser.add_argument("--force", action="store_true", help="with add: replace what is configured already")
     common.add_repository_options(parser)
     return parser
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.action in ("get", "set", "unset"):
+        return _run_on_parameters(options)
+    if options.action == "add":
+        from cvmfs_py.cli.config_add import add_repository
+
+        return add_repository(options, _only_operand(options) or "")
+    repository = _only_operand(options)
     if options.action == "parameters":
-        if options.repository is not None:
-            raise UsageError(f"parameters are the same for all repositories; leave out {options.repository}")
+        if repository is not None:
+            raise UsageError(f"parameters are the same for all repositories; leave out {repository}")
         return _list_parameters(options)
-    settings, warnings = _load(options)
+    settings, warnings = _load(options, repository)
     if options.action == "check":
         return _check(settings, warnings, options)
     from cvmfs_py.cli.session import warn
@@ -57,16 +80,39 @@ def run(options: argparse.Namespace) -> int:
     return _show(settings, options)
 
 
-def _load(options: argparse.Namespace) -> tuple[Settings, list[str]]:
+def _run_on_parameters(options: argparse.Namespace) -> int:
+    from cvmfs_py.cli import config_edit
+    from cvmfs_py.cli.session import warn
+
+    said, repository = config_edit.split_operands(options.action, options.operands)
+    if options.action == "set":
+        return config_edit.set_values(said, options, repository)
+    if options.action == "unset":
+        return config_edit.unset_values(said, options, repository)
+    settings, warnings = _load(options, repository)
+    warn(warnings)
+    return config_edit.show_value(said[0], settings, options)
+
+
+def _only_operand(options: argparse.Namespace) -> str | None:
+    operands = options.operands
+    if len(operands) > 1:
+        raise UsageError(f"{options.action} is about one repository; leave out {' '.join(operands[1:])}")
+    if not operands and options.action == "add":
+        raise UsageError("add what? Write add FQRN --server URL --key FILE")
+    return operands[0] if operands else None
+
+
+def _load(options: argparse.Namespace, repository: str | None) -> tuple[Settings, list[str]]:
     from cvmfs_py.cli.session import run_async
     from cvmfs_py.mount.assemble import Wanted, load_wanted_settings
 
-    if options.repository is None:
+    if repository is None:
         wanted = Wanted("", common.local_overrides(options), common.config_files_of(options))
     else:
-        request = common.request_of(options, options.repository)
+        request = common.request_of(options, repository)
         if request.target.path:
-            raise UsageError(f"{options.repository}: a configuration is of a whole repository; leave out the path")
+            raise UsageError(f"{repository}: a configuration is of a whole repository; leave out the path")
         wanted = Wanted(request.target.name, request.overrides, request.config_files)
 
     async def load() -> tuple[Settings, list[str]]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 ACTIONS = {
     "init": Command("cvmfs_py.cli.repo_init", "make a new, empty repository and its keys"),
+    "adopt": Command("cvmfs_py.cli.repo_adopt", "take over one that was made elsewhere"),
     "publish": Command("cvmfs_py.cli.repo_publish", "make a path of it equal to a directory tree"),
     "ingest": Command("cvmfs_py.cli.repo_ingest", "unpack a tar archive into it"),
     "tag": Command("cvmfs_py.cli.repo_tag", "add, remove and list named revisions"),

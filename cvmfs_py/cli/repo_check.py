@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cvmfs_py.cli import options as common
-from cvmfs_py.cli.output import write_json
+from cvmfs_py.cli.output import counted, write_json
 
 if TYPE_CHECKING:
     import argparse
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cvmfs_py.trust.keys import MasterKey
 
 SHOWN_PROBLEMS = 100
+_KEY_LIMIT_BYTES = 64 << 10
 
 
 def build_parser(prog: str) -> argparse.ArgumentParser:
@@ -64,16 +65,17 @@ def run(options: argparse.Namespace) -> int:
             print(remark)
         verdict = "everything is right" if not report.problems else "see above"
         print(
-            f"{fqrn}: {report.snapshots:,} snapshots, {report.catalogs:,} catalogs, {report.entries:,} entries,"
-            f" {report.objects:,} objects: {verdict}"
+            f"{fqrn}: {counted(report.snapshots, 'snapshot')}, {counted(report.catalogs, 'catalog')},"
+            f" {counted(report.entries, 'entry', 'entries')}, {counted(report.objects, 'object')}: {verdict}"
         )
     if report.problems:
-        raise IntegrityError(f"{len(report.problems)} problems in {fqrn}")
+        raise IntegrityError(f"{counted(len(report.problems), 'problem')} in {fqrn}")
     return 0
 
 
 def open_storage(directory: str, key_files: list[str] | None) -> tuple[Storage, str, tuple[MasterKey, ...]]:
     """A repository's storage, its name, and the keys that must have signed it."""
+    from cvmfs_py.config.files import read_small_file
     from cvmfs_py.errors import ConfigError
     from cvmfs_py.publish.place import find_name, find_place
     from cvmfs_py.publish.storage import Storage
@@ -86,7 +88,7 @@ def open_storage(directory: str, key_files: list[str] | None) -> tuple[Storage, 
     keys = []
     for file in files:
         try:
-            keys.append(parse_master_key(file.read_bytes(), str(file)))
-        except OSError as error:
-            raise ConfigError(f"cannot read the master key {file}: {error.strerror}") from error
+            keys.append(parse_master_key(read_small_file(file, _KEY_LIMIT_BYTES), str(file)))
+        except FileNotFoundError as error:
+            raise ConfigError(f"the master key {file} does not exist") from error
     return Storage(directory), fqrn, tuple(keys)

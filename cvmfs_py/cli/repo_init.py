@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cvmfs_py.cli import options as common
 from cvmfs_py.cli.output import write_json
@@ -29,12 +29,6 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
     )
     group = parser.add_argument_group("what it is like (kept in DIR.keys/NAME.conf)")
     group.add_argument("--algorithm", metavar="NAME", default="sha1", help="hashes: sha1 (default), rmd160, shake128")
-    group.add_argument(
-        "--compression",
-        metavar="NAME",
-        default="zlib",
-        help="of files: zlib (default), none, or zstd (for new clients)",
-    )
     group.add_argument("--ttl", metavar="SECONDS", type=int, default=240, help="clients ask for news so often (240)")
     group.add_argument("--volatile", action="store_true", help="clients evict its files first")
     group.add_argument(
@@ -43,15 +37,38 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
         default=True,
         help="whether old revisions may be deleted one day (yes)",
     )
-    group.add_argument(
-        "--chunk-sizes", metavar="MIN,AVG,MAX", default="4M,8M,16M", help="files above MAX are cut up (4M,8M,16M)"
-    )
-    group.add_argument("--auto-catalogs", metavar="N", type=int, help="split catalogs of more than N entries")
+    add_storing_options(group)
     group.add_argument(
         "--alternative-paths", action="store_true", help="root catalogs and certificates have second names"
     )
     parser.add_argument("--json", action="store_true", help="where everything is, as JSON")
     return parser
+
+
+def add_storing_options(group: argparse._ArgumentGroup) -> None:
+    """How files and catalogs are stored from now on, which nothing in a repository tells."""
+    group.add_argument(
+        "--compression",
+        metavar="NAME",
+        default="zlib",
+        help="of files: zlib (default), none, or zstd (for new clients)",
+    )
+    group.add_argument(
+        "--chunk-sizes", metavar="MIN,AVG,MAX", default="4M,8M,16M", help="files above MAX are cut up (4M,8M,16M)"
+    )
+    group.add_argument("--auto-catalogs", metavar="N", type=int, help="split catalogs of more than N entries")
+
+
+def storing_choices(options: argparse.Namespace) -> dict[str, Any]:
+    """The same as settings."""
+    minimum, average, maximum = _chunk_sizes(options.chunk_sizes)
+    return {
+        "compression": options.compression,
+        "chunk_min_bytes": minimum,
+        "chunk_average_bytes": average,
+        "chunk_max_bytes": maximum,
+        "auto_catalog_entries": options.auto_catalogs,
+    }
 
 
 def run(options: argparse.Namespace) -> int:
@@ -85,19 +102,14 @@ def settings_of(options: argparse.Namespace) -> RepositorySettings:
 
     if "." not in options.name:
         raise UsageError(f"{options.name!r} has no domain: give the full name, for example {options.name}.example.org")
-    minimum, average, maximum = _chunk_sizes(options.chunk_sizes)
     return RepositorySettings(
         fqrn=options.name,
         algorithm=parse_algorithm(options.algorithm),
-        compression=options.compression,
         ttl_s=options.ttl,
         is_volatile=options.volatile,
         is_garbage_collectable=options.garbage_collectable,
-        chunk_min_bytes=minimum,
-        chunk_average_bytes=average,
-        chunk_max_bytes=maximum,
-        auto_catalog_entries=options.auto_catalogs,
         has_alternative_paths=options.alternative_paths,
+        **storing_choices(options),
     )
 
 

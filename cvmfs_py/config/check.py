@@ -86,7 +86,7 @@ def _check_servers(settings: Settings) -> Iterator[Finding]:
         yield Finding(True, f"no server is known for {settings.fqrn} (CVMFS_SERVER_URL)")
     for name, urls in (("CVMFS_SERVER_URL", settings.servers), ("CVMFS_EXTERNAL_URL", settings.external_servers)):
         for url in urls:
-            fault = _find_url_fault(url)
+            fault = find_url_fault(url)
             if fault is not None:
                 yield Finding(True, f"{name}: {url!r} {fault}")
     for name, text in (
@@ -96,12 +96,13 @@ def _check_servers(settings: Settings) -> Iterator[Finding]:
         ("CVMFS_EXTERNAL_FALLBACK_PROXY", settings.external_fallback_proxy),
     ):
         for proxy in filter(None, map(str.strip, re.split("[;|]", text))):
-            fault = _find_proxy_fault(proxy)
+            fault = find_proxy_fault(proxy)
             if fault is not None:
                 yield Finding(False, f"{name}: {proxy!r} {fault}")
 
 
-def _find_url_fault(url: str) -> str | None:
+def find_url_fault(url: str) -> str | None:
+    """What is wrong with the URL of a server, as the end of a sentence; None: nothing."""
     try:
         parts = urlsplit(url)
         _ = parts.port
@@ -116,7 +117,8 @@ def _find_url_fault(url: str) -> str | None:
     return "has a template that is not known" if "@" in parts.path else None
 
 
-def _find_proxy_fault(proxy: str) -> str | None:
+def find_proxy_fault(proxy: str) -> str | None:
+    """The same of a proxy."""
     if proxy in ("DIRECT", "auto"):
         return None
     if proxy.lower() in ("direct", "auto"):

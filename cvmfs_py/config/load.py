@@ -68,10 +68,10 @@ def load_settings(
     settings = _make_settings(inputs, sources, builtin_keys)
     if fqrn and require_servers and not settings.servers:
         raise ConfigError(
-            f"no server is known for {fqrn}: set CVMFS_SERVER_URL (and CVMFS_PUBLIC_KEY or CVMFS_KEYS_DIR) in "
-            f"{inputs.etc_dir / 'domain.d' / (domain_of(fqrn) + '.local')}, in "
-            f"{inputs.user_dir / 'config.d' / (fqrn + '.conf')} or with --server and --key, or use a configuration "
-            "repository that knows the domain (CVMFS_CONFIG_REPOSITORY)"
+            f"no server is known for {fqrn}: `cvmfs-py config add {fqrn} --server URL --key FILE` makes it known; or "
+            "set CVMFS_SERVER_URL (and CVMFS_PUBLIC_KEY or CVMFS_KEYS_DIR) in "
+            f"{inputs.etc_dir / 'domain.d' / (domain_of(fqrn) + '.local')} or with --server and --key, or use a "
+            "configuration repository that knows the domain (CVMFS_CONFIG_REPOSITORY)"
         )
     return settings
 

@@ -22,6 +22,7 @@ from cvmfs_py.errors import CvmfsError, PublishError, Refusal, TrustError
 from cvmfs_py.publish.catalog_check import CatalogChecker, Mounted
 from cvmfs_py.publish.counter_check import total_counters
 from cvmfs_py.publish.databases import references_of
+from cvmfs_py.publish.place import LAST_SNAPSHOT, REFLOG
 from cvmfs_py.publish.stored_objects import StoredObjects
 from cvmfs_py.trust.trusted_state import TrustedState
 
@@ -194,7 +195,11 @@ class _Checker:
     def check_reflog(self, manifest: Manifest) -> None:
         if manifest.reflog_hash is None:
             return
-        stored = self._storage.read_file(".cvmfsreflog")
+        stored = self._storage.read_file(REFLOG)
+        if self._storage.read_file(LAST_SNAPSHOT) is not None:
+            # The manifest is a copy, and names the reflog of where it comes from.
+            self._report.remarks.append("this is a replica: its reflog, of its own making, is left out")
+            return
         if stored is None:
             self._problem("the manifest names a reflog, and there is none")
             return

@@ -49,7 +49,7 @@ class PublisherKeys:
         from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 
         _make_directory(directory)
-        there = [name for name in _file_names(fqrn) if os.path.lexists(directory / name)]
+        there = [name for name in key_names(fqrn) if os.path.lexists(directory / name)]
         if there:
             raise ConfigError(f"there is {there[0]} in {directory} already: move it away, or choose another --keys-dir")
         master = generate_private_key(_EXPONENT, _BITS)
@@ -58,7 +58,7 @@ class PublisherKeys:
         public_pem = master.public_key().public_bytes(encoding, serialization.PublicFormat.SubjectPublicKeyInfo)
         certificate_pem = _make_certificate(repository, fqrn)
         contents = (_private_pem(master), _private_pem(repository), public_pem, certificate_pem)
-        for name, content, mode in zip(_file_names(fqrn), contents, (0o600, 0o600, 0o644, 0o644), strict=True):
+        for name, content, mode in zip(key_names(fqrn), contents, (0o600, 0o600, 0o644, 0o644), strict=True):
             _write_new(directory / name, content, mode)
         sync_directory(directory)
         return cls.load(directory, fqrn)
@@ -66,7 +66,7 @@ class PublisherKeys:
     @classmethod
     def load(cls, directory: Path, fqrn: str) -> PublisherKeys:
         """Reads the keys. Only the master key may be missing."""
-        master_file, key_file, public_file, certificate_file = (directory / name for name in _file_names(fqrn))
+        master_file, key_file, public_file, certificate_file = (directory / name for name in key_names(fqrn))
         certificate_pem = _read(certificate_file)
         try:
             certificate = parse_certificate(certificate_pem, fqrn)
@@ -101,7 +101,7 @@ class PublisherKeys:
         """PKCS#1 v1.5 of the bare text."""
         if self._master is None:
             raise ConfigError(
-                f"the master key of {self.fqrn} is not in {self.directory}: bring {_file_names(self.fqrn)[0]} there "
+                f"the master key of {self.fqrn} is not in {self.directory}: bring {key_names(self.fqrn)[0]} there "
                 "to sign a whitelist"
             )
         return _sign_type_1(self._master, hash_text)
@@ -116,7 +116,8 @@ def sync_directory(directory: Path) -> None:
         os.close(fd)
 
 
-def _file_names(fqrn: str) -> tuple[str, str, str, str]:
+def key_names(fqrn: str) -> tuple[str, str, str, str]:
+    """The files of the master key, the repository key, the public master key and the certificate, in this order."""
     return f"{fqrn}.masterkey", f"{fqrn}.key", f"{fqrn}.pub", f"{fqrn}.crt"
 
 

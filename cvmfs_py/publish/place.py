@@ -18,6 +18,7 @@ MANIFEST = ".cvmfspublished"
 WHITELIST = ".cvmfswhitelist"
 REFLOG = ".cvmfsreflog"
 MASTER_REPLICA = ".cvmfs_master_replica"
+LAST_SNAPSHOT = ".cvmfs_last_snapshot"  # replicas of the reference server have it
 _NAME_FIELD = re.compile(rb"^N([^\n]*)\n", re.MULTILINE)
 _LETTER_LIMIT = 1 << 20
 
@@ -62,35 +63,42 @@ def default_keys_directory(storage_directory: str | os.PathLike[str]) -> Path:
 def find_name(directory: str | os.PathLike[str]) -> str:
     """The name in the manifest of a web root, not verified."""
     storage = Path(os.path.abspath(directory))
+    found, fault = None, "names none"
     try:
         with open(storage / MANIFEST, "rb") as file:
             found = _NAME_FIELD.search(file.read(_LETTER_LIMIT))
-    except FileNotFoundError:
-        found = None
+    except (FileNotFoundError, NotADirectoryError):
+        fault = "is missing"
     except OSError as error:
         raise PublishError(f"{storage / MANIFEST} cannot be read: {error.strerror}") from error
     fqrn = found[1].decode("latin-1") if found else ""
     if not is_valid_name(fqrn):
         raise PublishError(
-            f"{directory} holds no repository: its {MANIFEST} {'names none' if found else 'is missing'}; "
+            f"{directory} holds no repository: its {MANIFEST} {fault}; "
             "`cvmfs-py repo init NAME --storage DIR` makes a new one in an empty directory"
         )
     return fqrn
+
+
+def find_keys_directory(storage: Path) -> Path | None:
+    """`DIR.keys`, or what it is a link to; None: there is none."""
+    # Web servers often want the root under another name: then it is a link, and the keys are beside what it points to.
+    beside = (default_keys_directory(storage), default_keys_directory(storage.resolve()))
+    return next((keys for keys in beside if keys.is_dir()), None)
 
 
 def find_place(directory: str | os.PathLike[str]) -> Place:
     """Where the repository whose web root is a directory keeps everything."""
     fqrn = find_name(directory)
     storage = Path(os.path.abspath(directory))
-    # Web servers often want the root under another name: then it is a link, and the keys are beside what it points to.
-    for keys in (default_keys_directory(storage), default_keys_directory(storage.resolve())):
-        if keys.is_dir():
-            check_keys_directory(keys, storage)
-            return Place(fqrn, storage, keys.resolve())
-    raise ConfigError(
-        f"the keys of {fqrn} are not here: there is no {default_keys_directory(storage)}; if they are elsewhere, make "
-        "it a link to their directory"
-    )
+    keys = find_keys_directory(storage)
+    if keys is None:
+        raise ConfigError(
+            f"the keys of {fqrn} are not here: there is no {default_keys_directory(storage)}; `cvmfs-py repo adopt "
+            "DIR --keys KEYS` takes over a repository that was made elsewhere"
+        )
+    check_keys_directory(keys, storage)
+    return Place(fqrn, storage, keys.resolve())
 
 
 def check_keys_directory(keys: Path, storage: Path) -> None:

@@ -114,6 +114,11 @@ def parse_settings(text: str | bytes, source: str) -> RepositorySettings:
 def load_settings(file: Path) -> RepositorySettings:
     try:
         text = file.read_bytes()
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"the repository has no settings, {file} is missing: `cvmfs-py repo adopt DIR` makes them for one that was "
+            "made elsewhere"
+        ) from error
     except OSError as error:
         raise ConfigError(f"the repository's settings cannot be read from {file}: {error.strerror}") from error
     return parse_settings(text[:_OLD_LIMIT], str(file))

@@ -424,6 +424,18 @@ def test_what_is_no_repository_is_told(shell: Shell, tmp_path: Path, action: str
     assert said.startswith(f"cvmfs-py repo {action}: {tmp_path} holds no repository: its .cvmfspublished is missing")
 
 
+def test_garbage_is_told_in_one_line(made: Shell, tmp_path: Path) -> None:
+    assert "/dev/zero: not a regular file" in made.fails("check", made.storage, "--key", "/dev/zero", code=2)
+    assert "the master key /none does not exist" in made.fails("check", made.storage, "--key", "/none", code=2)
+    assert "its .cvmfspublished is missing" in made.fails("check", made.key)
+    manifest = made.storage / ".cvmfspublished"
+    manifest.write_bytes(os.urandom(3000).replace(b"\n", b" "))
+    for action in ("check", "gc", "resign", "adopt"):
+        assert "holds no repository: its .cvmfspublished names none" in made.fails(action, made.storage)
+    manifest.write_bytes(f"C12\nN{FQRN}\n--\n".encode())
+    assert "is malformed" in made.fails("check", made.storage, code=4)
+
+
 def test_actions_are_told_and_guessed(shell: Shell) -> None:
     help_text = shell("--help")
     for name, action in ACTIONS.items():

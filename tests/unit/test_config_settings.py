@@ -280,7 +280,7 @@ def test_a_missing_proxy_is_told_where_there_is_a_configuration(machine: Machine
 def test_a_repository_that_nobody_knows(machine: Machine) -> None:
     with pytest.raises(ConfigError) as caught:
         machine.load(require_servers=True)
-    for hint in ("CVMFS_SERVER_URL", "--server", str(machine.etc / "domain.d" / "example.org.local"), "config.d"):
+    for hint in ("CVMFS_SERVER_URL", "--server", str(machine.etc / "domain.d" / "example.org.local"), "config add"):
         assert hint in str(caught.value)
     machine.user_files({"domain.d/example.org.conf": SERVER})
     assert machine.load(require_servers=True).servers == (f"http://s1.example.org/cvmfs/{FQRN}",)

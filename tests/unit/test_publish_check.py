@@ -76,6 +76,36 @@ def test_a_good_repository_is_right(tmp_path: Path, options: dict[str, str]) -> 
     assert report.catalogs == 3
 
 
+# What the reference server writes when it unpacks archives and takes over lists of files, without looking at each.
+_NOTHING = "x'da39a3ee5e6b4b0d3255bfef95601890afd80709'"
+ODDITIES: dict[str, tuple[bytes, str]] = {
+    "links from an archive have no size": (b"", "UPDATE catalog SET size = 0 WHERE name = 'link'"),
+    "a marker names no object": (b"/sw", f"UPDATE catalog SET hash = {_NOTHING} WHERE name = '.cvmfscatalog'"),
+}
+
+
+@pytest.mark.parametrize("oddity", ODDITIES)
+def test_an_oddity_of_the_reference_server_is_right(tmp_path: Path, oddity: str) -> None:
+    path, statement = ODDITIES[oddity]
+    repository = Repository.create(tmp_path)
+    repository.publish(TREE, catalog_sql={path: [statement]})
+    assert check(repository, data=True).problems == []
+
+
+@pytest.mark.parametrize("reflog", [None, b"another one"])
+def test_a_replica_has_a_reflog_of_its_own_or_none(tmp_path: Path, reflog: bytes | None) -> None:
+    repository = Repository.create(tmp_path)
+    repository.publish(TREE)
+    (repository.server_root / ".cvmfsreflog").unlink()
+    if reflog is not None:
+        (repository.server_root / ".cvmfsreflog").write_bytes(reflog)
+    assert any("reflog" in problem for problem in check(repository).problems)
+    (repository.server_root / ".cvmfs_last_snapshot").write_text("Tue Dec  1 04:00:00 UTC 2026\n")
+    report = check(repository)
+    assert report.problems == []
+    assert report.remarks == ["this is a replica: its reflog, of its own making, is left out"]
+
+
 # The file `a` of /hard is called `.cvmfscatalog`.
 _KEY, _OLD = path_key(b"/hard/.cvmfscatalog"), path_key(b"/hard/a")
 MOVED_MARKER = (
