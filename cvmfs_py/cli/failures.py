@@ -49,3 +49,11 @@ def report(command: str, error: BaseException) -> int:
     if not isinstance(error, CvmfsError | CacheError | CatalogError | OSError):
         logs.write_traceback(error)
     return error.exit_code if isinstance(error, CvmfsError) else EXIT_FAILURE
+
+
+def explain(error: BaseException) -> tuple[str, int]:
+    """The line and the exit code, for somebody else to print; the traceback of a defect goes to the log."""
+    error = unwrap(error)
+    if not isinstance(error, CvmfsError | CacheError | CatalogError | OSError):
+        logs.write_traceback(error)
+    return describe(error), error.exit_code if isinstance(error, CvmfsError) else EXIT_FAILURE
