@@ -147,7 +147,7 @@ def _base_urls(servers: Sequence[str], fqrn: str) -> str:
     return ";".join(f"{server}/cvmfs/{fqrn}" for server in servers)
 
 
-def as_nobody(state: Path, *needed: Path) -> list[str]:
+def as_nobody(state: Path, *needed: Path, number: int = 65534) -> list[str]:
     """A wrapper: an ordinary account for whoever is root, in a mount namespace in which it can reach Python.
 
     What else it needs has to be readable for everybody, or `needed`. Those who are not root are ordinary already.
@@ -162,7 +162,7 @@ def as_nobody(state: Path, *needed: Path) -> list[str]:
     ]
     lines += [f"mount -t tmpfs -o mode=755 tmpfs {top}" for top in sorted(closed)]
     lines += [f"mkdir -p {place} && mount --bind {state}/{number} {place}" for number, place in enumerate(hidden)]
-    become = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    become = ["setpriv", f"--reuid={number}", f"--regid={number}", "--clear-groups"]
     return [*in_mount_namespace("\n".join(lines)), *become]
 
 
