@@ -24,6 +24,7 @@ ROWS = {
     "cvmfs_py.logs": 2,
     "cvmfs_py.stats": 2,
     "cvmfs_py.places": 1.5,
+    "cvmfs_py.installation": 1.5,
     "catalog": 1,
     "cache": 0,
     "cvmfs_py": -1,
