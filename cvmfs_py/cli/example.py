@@ -35,7 +35,7 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
         "cvmfs-py example",
         more=(
             "cvmfs-py example fstab.example",
-            "cvmfs-py example containers/Containerfile > Containerfile",
+            "cvmfs-py example containers/Containerfile",
         ),
     )
     parser.add_argument("name", metavar="NAME", nargs="?", help="as it is listed, or only its last part")
