@@ -15,8 +15,14 @@ SAVED_LIBRARIES = "_CVMFS_PY_LD_LIBRARY_PATH"  # what the commands that this pro
 
 def main() -> None:
     _isolate()
+    from cvmfs_py import installation
+
+    fault = installation.fault_of_python()
+    if fault is not None:
+        sys.stderr.write(f"cvmfs-py: {fault}\n")
+        sys.exit(2)
     try:
-        code = _run()
+        code = _run_if_complete()
     except KeyboardInterrupt:
         code = 130
     import signal
@@ -24,6 +30,17 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done: an interrupt would only print a traceback
     gc.freeze()  # the interpreter's last look for garbage would take 25 ms, and all of it goes away anyway
     sys.exit(code)
+
+
+def _run_if_complete() -> int:
+    """What is wrong with the installation is one line."""
+    try:
+        return _run()
+    except (ImportError, OSError, SyntaxError) as error:  # those of commands end in `cli.app`
+        from cvmfs_py import installation
+
+        print(f"cvmfs-py: {installation.fault_of_import(error)}", file=sys.stderr)
+        return 2
 
 
 def _run() -> int:

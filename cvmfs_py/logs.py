@@ -10,9 +10,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cvmfs_py.places import TEMPORARY, can_be_used, find_stranger, state_directory
+
 if TYPE_CHECKING:
     from typing import TextIO
 
+_SYSTEM = Path("/var/log")
 LIMIT_BYTES = 1 << 20
 _MENDERS = frozenset({"cvmfs_py.driver", "cache.directory", "cache.memory", "cache.tiers"})
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -95,11 +98,11 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 
 def log_path() -> Path:
-    """The file for tracebacks: /var/log/cvmfs-py.log for root, else below XDG_STATE_HOME."""
-    if os.geteuid() == 0:
-        return Path("/var/log/cvmfs-py.log")
-    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    return Path(state) / "cvmfs-py" / "cvmfs-py.log"
+    """The file for tracebacks: /var/log/cvmfs-py.log for root, else among this user's logs."""
+    user_id = os.geteuid()
+    if user_id == 0 and can_be_used(_SYSTEM):
+        return _SYSTEM / "cvmfs-py.log"
+    return state_directory(os.environ, user_id) / "cvmfs-py.log"
 
 
 def write_traceback(error: BaseException) -> None:
@@ -110,7 +113,9 @@ def write_traceback(error: BaseException) -> None:
 
     path = log_path()
     with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path.parent.parent == TEMPORARY and find_stranger(path.parent, os.geteuid()) is not None:
+            return  # somebody else could have put a link there
         if path.exists() and path.stat().st_size > LIMIT_BYTES:
             path.replace(path.with_suffix(".log.1"))
         with path.open("a", encoding="utf-8", errors="backslashreplace") as stream:

@@ -49,6 +49,7 @@ COMMANDS = {
     "config": Command("cvmfs_py.cli.config", "show and check the configuration"),
     "doctor": Command("cvmfs_py.cli.doctor", "find out why a mount does not work here"),
     "repo": Command("cvmfs_py.cli.repo", "make repositories of your own and publish to them"),
+    "example": Command("cvmfs_py.cli.example", "print examples for other programs: systemd, fstab, nginx, containers"),
     "demo": Command("cvmfs_py.cli.demo", "show the whole way on a small repository of its own"),
 }
 REFERENCE_PROGRAMS = ("mount.cvmfs", "cvmfs2")  # of the reference client: they have options and codes of their own

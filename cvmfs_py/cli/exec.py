@@ -52,6 +52,7 @@ def run(options: argparse.Namespace) -> int:
 
 def run_confined(options: argparse.Namespace, words: Sequence[str]) -> int:
     """The command's exit code; a signal that ended it ends this process, too."""
+    from cvmfs_py.cli.failures import explain
     from cvmfs_py.cli.session import wanted
     from cvmfs_py.mount import supervision
     from cvmfs_py.mount.confined import ConfinedDaemon
@@ -74,7 +75,7 @@ def run_confined(options: argparse.Namespace, words: Sequence[str]) -> int:
         requests.append((wanted(request), request.target.tag))
     own_processes = False if options.no_pid_namespace else None
     command = Command(words, surroundings(os.environ), own_processes)
-    return supervision.end_alike(run_command(ConfinedDaemon(requests), command))
+    return supervision.end_alike(run_command(ConfinedDaemon(requests, explain), command))
 
 
 def surroundings(environment: Mapping[str, str]) -> dict[str, str]:

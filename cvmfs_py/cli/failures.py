@@ -11,7 +11,8 @@ from cache.errors import CacheError
 from catalog.errors import CatalogError
 from cvmfs_py import logs
 from cvmfs_py.cli.output import one_line
-from cvmfs_py.errors import CvmfsError
+from cvmfs_py.errors import ConfigError, CvmfsError
+from cvmfs_py.installation import fault_of_import
 
 _log = logging.getLogger(__name__)
 EXIT_FAILURE = 5
@@ -22,6 +23,8 @@ def unwrap(error: BaseException) -> BaseException:
     if isinstance(error, BaseExceptionGroup):
         inner = [unwrap(each) for each in error.exceptions]
         return min(inner, key=lambda each: not isinstance(each, KeyboardInterrupt))
+    if isinstance(error, ImportError):
+        return ConfigError(fault_of_import(error)).with_traceback(error.__traceback__)
     return error
 
 
@@ -49,3 +52,11 @@ def report(command: str, error: BaseException) -> int:
     if not isinstance(error, CvmfsError | CacheError | CatalogError | OSError):
         logs.write_traceback(error)
     return error.exit_code if isinstance(error, CvmfsError) else EXIT_FAILURE
+
+
+def explain(error: BaseException) -> tuple[str, int]:
+    """The line and the exit code, for somebody else to print; the traceback of a defect goes to the log."""
+    error = unwrap(error)
+    if not isinstance(error, CvmfsError | CacheError | CatalogError | OSError):
+        logs.write_traceback(error)
+    return describe(error), error.exit_code if isinstance(error, CvmfsError) else EXIT_FAILURE

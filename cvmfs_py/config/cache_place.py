@@ -7,19 +7,18 @@ gets a sub-directory, so that the two clients never write into each other's file
 from __future__ import annotations
 
 import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cvmfs_py.errors import ConfigError
+from cvmfs_py.places import NAME, TEMPORARY, can_be_used, find_home, find_stranger
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from cvmfs_py.config.parameters import Parameter
 
-NAME = "cvmfs-py"
 _SYSTEM_DIRECTORY = Path("/var/lib/cvmfs-py")
 _REFERENCE_DIRECTORY = Path("/var/lib/cvmfs")
 
@@ -41,6 +40,10 @@ def choose_cache_place(
         return CachePlace(exact)
     own = default_cache_directory(environment, user_id, system)
     place = _choose(parameters, own)
+    cache_home = environment.get("XDG_CACHE_HOME", "")
+    if place.directory == own != system and os.path.isabs(cache_home) and not own.is_relative_to(_normal(cache_home)):
+        warning = f"cannot write to {_normal(cache_home, NAME)} (XDG_CACHE_HOME); the cache is in {own}"
+        place = CachePlace(own, (*place.warnings, warning))
     check_temporary_place(place.directory, environment, user_id)
     return place
 
@@ -64,15 +67,21 @@ def default_cache_directory(environment: Mapping[str, str], user_id: int, system
     """The system's for root, the user's otherwise; one for temporary files where a user has no home."""
     if user_id == 0 and can_be_used(system):
         return system
+    directory = _find_default(environment, user_id)
+    # Who has one directory for everything would find notes, logs and settings among the objects, and the other way.
+    others = (environment.get(name, "") for name in ("XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_CONFIG_HOME"))
+    if any(os.path.isabs(other) and _normal(other, NAME) == directory for other in others):
+        return directory / "cache"
+    return directory
+
+
+def _find_default(environment: Mapping[str, str], user_id: int) -> Path:
     cache_home = environment.get("XDG_CACHE_HOME", "")
-    if os.path.isabs(cache_home):
+    if os.path.isabs(cache_home) and can_be_used(_normal(cache_home, NAME)):
         return _normal(cache_home, NAME)
-    home = environment.get("HOME", "")
-    if not os.path.isabs(home):
-        home = os.path.expanduser("~")
-    directory = _normal(home, ".cache", NAME)
-    if os.path.isabs(home) and can_be_used(directory):
-        return directory
+    home = find_home(environment, user_id)
+    if home is not None and can_be_used(home / ".cache" / NAME):
+        return home / ".cache" / NAME
     return _temporary_directory(environment, user_id)
 
 
@@ -92,37 +101,17 @@ def check_temporary_place(directory: Path, environment: Mapping[str, str], user_
         )
 
 
-def find_stranger(directory: Path, user_id: int) -> str | None:
-    """Who besides this user and root can put something into a directory, in words; None: nobody, or it is not there."""
-    try:
-        found = os.lstat(directory)
-    except OSError:
-        return None
-    if not stat.S_ISDIR(found.st_mode):
-        return "is a link or a file"
-    if found.st_uid not in (user_id, 0):
-        return f"belongs to the user with the number {found.st_uid}"
-    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return "can be written to by others"
-    return None
-
-
 def _temporary_directory(environment: Mapping[str, str], user_id: int) -> Path:
+    """Not the one for notes about mounts: a cache is in a directory of its own."""
     parent = environment.get("TMPDIR", "")
-    return _normal(parent if os.path.isabs(parent) else "/tmp", f"{NAME}-{user_id}")
+    if not os.path.isabs(parent) or not can_be_used(Path(parent)):
+        parent = str(TEMPORARY)
+    return _normal(parent, f"{NAME}-cache-{user_id}")
 
 
 def _normal(*parts: str) -> Path:
     """As parameters are read, so that the two can be compared."""
     return Path(os.path.normpath(os.path.join(*parts)))
-
-
-def can_be_used(directory: Path) -> bool:
-    """Whether the directory is there and writable, or could be made. Looks, does not try."""
-    for place in (directory, *directory.parents):
-        if os.path.lexists(place):
-            return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
-    return False
 
 
 def _value(parameters: Mapping[str, Parameter], name: str) -> Path | None:

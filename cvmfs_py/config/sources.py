@@ -77,7 +77,9 @@ class Sources:
 def default_user_dir(environment: Mapping[str, str]) -> Path:
     base = environment.get("XDG_CONFIG_HOME", "")
     if not os.path.isabs(base):
-        base = os.path.join(environment.get("HOME") or os.path.expanduser("~"), ".config")
+        home = environment.get("HOME") or os.path.expanduser("~")
+        # who has no home has no settings: a relative path would mean those of the current directory
+        base = os.path.join(home if os.path.isabs(home) else "/", ".config")
     return Path(base, "cvmfs-py")
 
 

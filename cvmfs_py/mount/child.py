@@ -14,8 +14,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def fork(body: Callable[[], int]) -> int:
-    """The process id of a child that ends with the function's value as its exit code, or with 1 and a traceback."""
+def print_traceback(error: BaseException) -> int:
+    traceback.print_exception(error)
+    return 1
+
+
+def fork(body: Callable[[], int], failed: Callable[[BaseException], int] = print_traceback) -> int:
+    """The process id of a child that ends with the function's value as its exit code, or `failed` gives one."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()  # or the child would write it as well
     pid = os.fork()
@@ -24,8 +29,8 @@ def fork(body: Callable[[], int]) -> int:
     code = 1
     try:
         code = body()
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
+        code = failed(error)
         raise
     finally:
         sys.stderr.flush()

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING
 
 from cache.errors import CacheError
 from catalog.errors import CatalogError
-from cvmfs_py.config.cache_place import find_stranger
 from cvmfs_py.config.config_repository import ConfigTree
 from cvmfs_py.config.load import find_config_repository, load_settings
 from cvmfs_py.errors import CvmfsError, FetchError, FsError
 from cvmfs_py.mount import wiring
 from cvmfs_py.mount.interrupts import run_interruptibly
+from cvmfs_py.places import find_stranger
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

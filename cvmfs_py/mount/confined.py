@@ -47,9 +47,12 @@ class ConfinedDaemon:
     One wanted without a name is every repository: /cvmfs itself, in which each appears when it is asked for.
     """
 
-    def __init__(self, wanted: Sequence[tuple[Wanted, str | None]]) -> None:
-        """Each with the tag that was written behind its name."""
+    def __init__(
+        self, wanted: Sequence[tuple[Wanted, str | None]], explain: Callable[[BaseException], tuple[str, int]]
+    ) -> None:
+        """Each with the tag that was written behind its name. `explain` makes words and an exit code of an error."""
         self._wanted = wanted
+        self.explain = explain
         self._planned: list[tuple[MountPlan, Settings]] = []
 
     def plan(self) -> Sequence[Place]:

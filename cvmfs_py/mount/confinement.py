@@ -81,9 +81,9 @@ class Command:
 
 
 class Daemon(Protocol):
-    """The part that knows repositories. Both methods run in the daemon's process, in this order.
+    """The part that knows repositories. The methods run in the daemon's process.
 
-    Every error that a user is to be told of is a `CvmfsError`: until `ready`, the front raises it again.
+    What `plan` and `serve` raise is put into words by `explain`: until `ready`, the front raises it again.
     """
 
     def plan(self) -> Sequence[Place]:
@@ -92,6 +92,10 @@ class Daemon(Protocol):
 
     def serve(self, handovers: Sequence[Handover], ready: Callable[[], None]) -> None:
         """Answers the kernel until all mounts are gone, or SIGTERM; calls `ready` when the command may start."""
+        ...
+
+    def explain(self, error: BaseException) -> tuple[str, int]:
+        """One line for the user, and the exit code."""
         ...
 
 
@@ -213,6 +217,12 @@ def _current_directory() -> str:
 def _start_daemon(daemon: Daemon) -> tuple[socket.socket, int]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     front = os.getpid()
+    is_ready = False
+
+    def say_ready() -> None:
+        nonlocal is_ready
+        is_ready = True
+        _send(theirs, {})
 
     def body() -> int:
         ours.close()
@@ -221,31 +231,39 @@ def _start_daemon(daemon: Daemon) -> tuple[socket.socket, int]:
         if os.getppid() != front:
             return 1  # the front ended before the daemon could be told
         child.silence(0, 1)
-        return _serve(daemon, theirs)
+        return _serve(daemon, theirs, say_ready)
 
-    pid = child.fork(body)
+    def fail(error: BaseException) -> int:
+        if isinstance(error, KeyboardInterrupt):
+            return 130  # the front was interrupted as well
+        text, code = daemon.explain(error)
+        if not _send(theirs, {"error": text, "exit_code": code}) or is_ready:
+            _log.error("the daemon: %s", text)  # nobody waits for its word any more
+        return code
+
+    pid = child.fork(body, fail)
     theirs.close()
     return ours, pid
 
 
-def _serve(daemon: Daemon, channel: socket.socket) -> int:
-    try:
-        places = daemon.plan()
-        _send(channel, {"places": [(place.name, asdict(place.options)) for place in places]})
-        message, fds, _, _ = socket.recv_fds(channel, _MESSAGE_BYTES, len(places), socket.MSG_CMSG_CLOEXEC)
-        if message:  # else the front has given up
-            paths = json.loads(message)
-            handovers = [Handover(fd, path, Way.GIVEN) for path, fd in zip(paths, fds, strict=True)]
-            daemon.serve(handovers, lambda: _send(channel, {}))
-    except CvmfsError as error:
-        _send(channel, {"error": str(error), "exit_code": error.exit_code})
-        return error.exit_code
+def _serve(daemon: Daemon, channel: socket.socket, say_ready: Callable[[], None]) -> int:
+    places = daemon.plan()
+    _send(channel, {"places": [(place.name, asdict(place.options)) for place in places]})
+    message, fds, _, _ = socket.recv_fds(channel, _MESSAGE_BYTES, len(places), socket.MSG_CMSG_CLOEXEC)
+    if message:  # else the front has given up
+        paths = json.loads(message)
+        handovers = [Handover(fd, path, Way.GIVEN) for path, fd in zip(paths, fds, strict=True)]
+        daemon.serve(handovers, say_ready)
     return 0
 
 
-def _send(channel: socket.socket, message: Mapping[str, object]) -> None:
-    with contextlib.suppress(BrokenPipeError):  # the front is gone, and everything ends soon
+def _send(channel: socket.socket, message: Mapping[str, object]) -> bool:
+    """False: the front is gone, and everything ends soon."""
+    try:
         channel.send(json.dumps(message).encode())
+    except BrokenPipeError:
+        return False
+    return True
 
 
 def _start_command(command: Command, directory: str, mask: Mask) -> int:

@@ -16,16 +16,18 @@ import socket
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cvmfs_py import logs
+from cvmfs_py.places import TEMPORARY, find_stranger, state_directory
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
 LIMIT_BYTES = 1 << 20  # of a file; there are two
 SYSLOG = "/dev/log"
-_SYSTEM = b"/var/log/cvmfs-py"
+_SYSTEM = Path("/var/log/cvmfs-py")
 _FACILITY_DAEMON = 3 << 3
 _SEVERITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4))
 _NAME_LIMIT = 200
@@ -55,11 +57,13 @@ class LogPlace:
 
 def choose_log(mountpoint: bytes, environment: Mapping[str, str], user_id: int, *, debug: bool = False) -> LogPlace:
     """The log of a mount point; its directory is made."""
-    for directory in _directories(environment, user_id):
+    for directory in log_directories(environment, user_id):
         with suppress(OSError):
-            os.makedirs(directory, mode=0o700, exist_ok=True)
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if directory.parent == TEMPORARY and find_stranger(directory, user_id) is not None:
+                continue  # somebody else could have put a link there
             if os.access(directory, os.W_OK | os.X_OK):
-                return LogPlace(os.path.join(directory, log_name(mountpoint)), debug)
+                return LogPlace(os.path.join(os.fsencode(directory), log_name(mountpoint)), debug)
     return LogPlace(None, debug)
 
 
@@ -149,13 +153,7 @@ class _SystemLog(logging.Handler):
             self._socket = None
 
 
-def _directories(environment: Mapping[str, str], user_id: int) -> list[bytes]:
-    """Root of a user namespace may not write to the system's, and goes on as a user."""
-    state = environment.get("XDG_STATE_HOME", "")
-    home = environment.get("HOME", "")
-    found = [_SYSTEM] if user_id == 0 else []
-    if os.path.isabs(state):
-        found.append(os.path.join(os.fsencode(state), b"cvmfs-py"))
-    elif os.path.isabs(home):
-        found.append(os.path.join(os.fsencode(home), b".local", b"state", b"cvmfs-py"))
-    return found
+def log_directories(environment: Mapping[str, str], user_id: int) -> list[Path]:
+    """In the order of preference. Root of a user namespace may not write to the system's, and goes on as a user."""
+    own = state_directory(environment, user_id)
+    return [_SYSTEM, own] if user_id == 0 else [own]

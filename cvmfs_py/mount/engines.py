@@ -25,7 +25,7 @@ def make_engine(name: str, space: Space, failures: Failures) -> Engine:
             from cvmfs_py.fuse.pyfuse3_engine import Pyfuse3Engine
         except ImportError as error:
             raise MountError(
-                f"the engine pyfuse3 cannot be used: {error}; use --engine channel, or pip install 'cvmfs-py[pyfuse3]'"
+                f"the engine pyfuse3 cannot be used: {error}; use --engine channel, or pip install pyfuse3"
             ) from error
         return Pyfuse3Engine(space, failures)
     raise ConfigError(f"there is no engine {name!r}; there are {' and '.join(ENGINES)}")

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cache.errors import CacheError
-from cvmfs_py.config.cache_place import can_be_used
 from cvmfs_py.fuse.mountinfo import find_file_system, load_mounts
 from cvmfs_py.mount import wiring
 from cvmfs_py.mount.diagnosis import Check, Outcome
+from cvmfs_py.places import can_be_used
 
 if TYPE_CHECKING:
     from cvmfs_py.config.settings import Settings

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cvmfs_py.errors import MountError
+from cvmfs_py.places import NAME, temporary_directory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-NAME = "cvmfs-py"
 SUFFIX = ".json"
 LIMIT_BYTES = 64 << 10
 SYSTEM = b"/run/" + NAME.encode()
@@ -47,6 +47,8 @@ def runtime_directory(environment: Mapping[str, str], user_id: int) -> bytes:
 def record_directories(environment: Mapping[str, str], user_id: int) -> tuple[bytes, ...]:
     """Where records of this user and of the system may be; for root, of everybody. They need not exist."""
     found = dict.fromkeys([SYSTEM, *_own_directories(environment, user_id)])
+    # cron and `su` know no XDG_RUNTIME_DIR, and ask for what the same user has mounted in a session
+    found[os.path.join(_USERS, str(user_id).encode(), NAME.encode())] = None
     if user_id == 0:
         suffix = NAME.encode()
         found |= dict.fromkeys(os.path.join(_USERS, name, suffix) for name in _names_in(_USERS) if name.isdigit())
@@ -61,7 +63,7 @@ def _own_directories(environment: Mapping[str, str], user_id: int) -> list[bytes
     runtime = environment.get("XDG_RUNTIME_DIR", "")
     if os.path.isabs(runtime):
         found.append(os.path.join(os.fsencode(runtime), NAME.encode()))
-    return [*found, os.path.join(_TEMPORARY, f"{NAME}-{user_id}".encode())]
+    return [*found, os.fsencode(temporary_directory(user_id))]
 
 
 def open_directory(directory: bytes, *, must_be_mine: bool = False) -> int:

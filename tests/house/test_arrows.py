@@ -23,6 +23,8 @@ ROWS = {
     "cvmfs_py.errors": 2,
     "cvmfs_py.logs": 2,
     "cvmfs_py.stats": 2,
+    "cvmfs_py.places": 1.5,
+    "cvmfs_py.installation": 1.5,
     "catalog": 1,
     "cache": 0,
     "cvmfs_py": -1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -83,3 +84,21 @@ def test_the_source_distribution_makes_the_same_wheel(wheel: Path, tmp_path: Pat
         assert (source / name).is_file(), name
     again = build(source, "wheel", tmp_path / "again")
     assert again.read_bytes() == wheel.read_bytes()
+
+
+def test_the_containerfile_copies_all_that_the_wheel_is_made_of(wheel: Path, tmp_path: Path) -> None:
+    """Else it would be built of half the program, or not at all."""
+    source = tmp_path / "source"
+    source.mkdir()
+    text = (TOP / "conf" / "containers" / "Containerfile").read_text()
+    copied = [line.split()[1:] for line in text.splitlines() if line.startswith("COPY ")]
+    for *names, target in copied:
+        assert target.startswith("/tmp/cvmfs-py")
+        place = source / target.removeprefix("/tmp/cvmfs-py").strip("/")
+        for name in names:
+            if (TOP / name).is_dir():
+                shutil.copytree(TOP / name, place, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(TOP / name, place)
+    assert "pip install --no-cache-dir /tmp/cvmfs-py " in text
+    assert build(source, "wheel", tmp_path / "again").read_bytes() == wheel.read_bytes()

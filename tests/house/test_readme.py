@@ -16,7 +16,7 @@ TEXT = README.read_text("utf-8")
 LINES = list(shell_lines(TEXT))
 DEV_COMMANDS = {match[1] for match in re.finditer(r"^    (\w+)\)", (TOP / "dev").read_text(), re.MULTILINE)}
 # what lines of examples may begin with besides the program itself
-OTHER_PROGRAMS = {"pip", "pipx", "podman", "apptainer", "ln", "mount"}
+OTHER_PROGRAMS = {"python3", "pip", "pipx", "podman", "apptainer", "ln", "mount"}
 
 
 def test_the_generated_parts_are_up_to_date() -> None:
@@ -41,7 +41,7 @@ def test_every_example_can_be_run(line: str) -> None:
     elif words[0] == "./dev":
         assert words[1] in DEV_COMMANDS
     else:
-        assert words[0] in OTHER_PROGRAMS
+        assert words[0].rpartition("/")[2] in OTHER_PROGRAMS
 
 
 def test_the_quick_start_is_two_commands_of_dev() -> None:

@@ -34,6 +34,9 @@ class TinyDaemon:
         for waiter in waiters:
             waiter.join()
 
+    def explain(self, error: BaseException) -> tuple[str, int]:
+        return str(error), getattr(error, "exit_code", 1)
+
 
 def start(script: str, *, own_processes: bool | None, daemon: TinyDaemon | None = None, in_front: bool = False) -> int:
     """A front whose command is a shell script: its process id. In front: with a process group of its own."""

@@ -358,13 +358,25 @@ def test_warnings_go_to_the_log_of_the_system(start: Callable[..., Caller], tmp_
 
 def test_where_logs_are(tmp_path: Path) -> None:
     state = {"XDG_STATE_HOME": str(tmp_path / "state")}
-    place = choose_log(b"/cvmfs/a.b", state, 1234, debug=True)
+    user_id = os.geteuid()
+    if user_id == 0:
+        assert choose_log(b"/m", state, 0).path == b"/var/log/cvmfs-py/m.log"
+    place = choose_log(b"/cvmfs/a.b", state, user_id or 1234, debug=True)
     assert place == LogPlace(os.fsencode(tmp_path / "state" / "cvmfs-py" / "cvmfs-a.b.log"), True)
-    place = choose_log(b"/m", {"HOME": str(tmp_path)}, 1234)
-    assert place.path == os.fsencode(tmp_path / ".local" / "state" / "cvmfs-py" / "m.log")
-    (tmp_path / "file").touch()
-    assert choose_log(b"/m", {"XDG_STATE_HOME": str(tmp_path / "file")}, 1234) == LogPlace(None)
-    assert choose_log(b"/m", {}, 1234).path is None
+
+
+def test_a_log_is_never_written_where_others_decide() -> None:
+    """A name among temporary files that somebody has taken, perhaps with a link below it."""
+    number = 54322
+    taken = Path(f"/tmp/cvmfs-py-{number}")
+    try:
+        taken.mkdir()
+        taken.chmod(0o777)
+        assert choose_log(b"/m", {}, number) == LogPlace(None)
+        taken.chmod(0o700)
+        assert choose_log(b"/m", {}, number).path == os.fsencode(taken / "m.log")
+    finally:
+        taken.rmdir()
 
 
 def test_every_mount_point_has_a_log_of_its_own() -> None:

@@ -147,14 +147,14 @@ def _base_urls(servers: Sequence[str], fqrn: str) -> str:
     return ";".join(f"{server}/cvmfs/{fqrn}" for server in servers)
 
 
-def as_nobody(state: Path, *needed: Path) -> list[str]:
+def as_nobody(state: Path, *needed: Path, number: int = 65534) -> list[str]:
     """A wrapper: an ordinary account for whoever is root, in a mount namespace in which it can reach Python.
 
     What else it needs has to be readable for everybody, or `needed`. Those who are not root are ordinary already.
     """
     if os.geteuid() != 0:
         return []
-    become = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    become = ["setpriv", f"--reuid={number}", f"--regid={number}", "--clear-groups"]
     return [*in_mount_namespace(open_ways(state, *needed)), *become]
 
 

@@ -13,7 +13,7 @@ import pytest
 from cache.address import Algorithm, ContentHash
 from cvmfs_py import config
 from cvmfs_py.config import Settings
-from cvmfs_py.config.cache_place import can_be_used, choose_cache_place, default_cache_directory, find_stranger
+from cvmfs_py.config.cache_place import choose_cache_place, default_cache_directory
 from cvmfs_py.config.combined import parse_tracing_headers
 from cvmfs_py.config.parameter_table import IGNORED_NAMES, UNUSED_NAMES, specs
 from cvmfs_py.config.parameters import Assignment, Kind, Parameter, XattrVisibility
@@ -46,6 +46,9 @@ _TYPES = {
     Kind.NAMES: "tuple[str, ...]",
     Kind.IDS: "tuple[int, ...]",
 }
+
+USER = os.geteuid()
+NOWHERE = Path("/proc/1/nowhere")  # so that root has no place of the system
 
 
 @pytest.fixture
@@ -313,7 +316,7 @@ def test_where_the_cache_is(tmp_path: Path) -> None:
     own = tmp_path / "home" / ".cache" / "cvmfs-py"
 
     def place(**values: str) -> Path:
-        return choose_cache_place(parameters_of(**values), home, 1000).directory
+        return choose_cache_place(parameters_of(**values), home, USER, NOWHERE).directory
 
     assert place() == own
     assert place(CACHE_BASE=str(base)) == base / "cvmfs-py"
@@ -328,50 +331,38 @@ def test_where_the_cache_is(tmp_path: Path) -> None:
 def test_a_cache_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     home = {"HOME": str(tmp_path)}
     own = tmp_path / ".cache" / "cvmfs-py"
-    place = choose_cache_place(parameters_of(CACHE_BASE="/proc/1/cache"), home, 1000)
+    place = choose_cache_place(parameters_of(CACHE_BASE="/proc/1/cache"), home, USER, NOWHERE)
     assert place.directory == own
     assert place.warnings == (f"cannot write to /proc/1/cache/cvmfs-py (CVMFS_CACHE_BASE); the cache is in {own}",)
     (tmp_path / "file").touch()
-    assert choose_cache_place(parameters_of(CACHE_DIR=str(tmp_path / "file")), home, 1000).directory == own
+    assert choose_cache_place(parameters_of(CACHE_DIR=str(tmp_path / "file")), home, USER, NOWHERE).directory == own
 
 
 def test_the_default_cache(tmp_path: Path) -> None:
     home = {"HOME": str(tmp_path / "home")}
     system = tmp_path / "system"
+    own = tmp_path / "home" / ".cache" / "cvmfs-py"
     assert default_cache_directory(home, 0, system) == system
-    assert default_cache_directory(home, 1000, system) == tmp_path / "home" / ".cache" / "cvmfs-py"
-    assert default_cache_directory(home, 0, Path("/proc/1/x")) == tmp_path / "home" / ".cache" / "cvmfs-py"
-    assert default_cache_directory({**home, "XDG_CACHE_HOME": "/xdg"}, 1000, system) == Path("/xdg/cvmfs-py")
-    assert default_cache_directory({**home, "XDG_CACHE_HOME": "xdg"}, 1000, system) == Path(
-        tmp_path, "home", ".cache", "cvmfs-py"
+    assert default_cache_directory(home, USER, NOWHERE) == own
+    assert default_cache_directory({**home, "XDG_CACHE_HOME": f"{tmp_path}/xdg"}, USER, NOWHERE) == Path(
+        tmp_path, "xdg", "cvmfs-py"
     )
-    assert default_cache_directory({"HOME": f"{tmp_path}/x/../home/"}, 1000, system) == Path(
-        tmp_path, "home", ".cache", "cvmfs-py"
-    )
-    homeless = {"HOME": "/proc/1", "TMPDIR": "/elsewhere"}
-    assert default_cache_directory(homeless, 1000, system) == Path("/elsewhere/cvmfs-py-1000")
-    assert default_cache_directory({**homeless, "TMPDIR": "here"}, 1000, system) == Path("/tmp/cvmfs-py-1000")
+    for unusable in ("xdg", "/proc/1"):
+        assert default_cache_directory({**home, "XDG_CACHE_HOME": unusable}, USER, NOWHERE) == own
+    assert default_cache_directory({"HOME": f"{tmp_path}/x/../home/"}, USER, NOWHERE) == own
 
 
-def test_who_can_put_something_into_a_directory(tmp_path: Path) -> None:
-    own, user_id = tmp_path / "own", os.geteuid()
-    assert find_stranger(own, user_id) is None  # nobody: it is not there
-    own.mkdir(0o755)
-    assert find_stranger(own, user_id) is None
-    (tmp_path / "link").symlink_to(own)
-    assert find_stranger(tmp_path / "link", user_id) == "is a link or a file"
-    assert user_id == 0 or find_stranger(Path("/"), user_id) is None
-    for mode in (0o770, 0o707):
-        own.chmod(mode)
-        assert find_stranger(own, user_id) == "can be written to by others"
+@pytest.mark.parametrize("name", ["XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_CONFIG_HOME"])
+def test_a_cache_is_in_a_directory_of_its_own(name: str, tmp_path: Path) -> None:
+    """Some have one directory for everything; there are notes, logs or settings then, which are no objects."""
+    environment = {"HOME": "/proc/1", "XDG_CACHE_HOME": str(tmp_path), name: f"{tmp_path}/"}
+    assert default_cache_directory(environment, USER, NOWHERE) == tmp_path / "cvmfs-py" / "cache"
 
 
-def test_directories_that_can_be_used(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    (tmp_path / "link").symlink_to("none")
-    assert can_be_used(tmp_path)
-    assert can_be_used(tmp_path / "a" / "b")
-    assert not can_be_used(tmp_path / "file")
-    assert not can_be_used(tmp_path / "file" / "a")
-    assert not can_be_used(tmp_path / "link")
-    assert not can_be_used(Path("/proc/1/a"))
+def test_a_cache_home_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    environment = {"HOME": str(tmp_path), "XDG_CACHE_HOME": "/proc/1"}
+    own = tmp_path / ".cache" / "cvmfs-py"
+    place = choose_cache_place({}, environment, USER, NOWHERE)
+    assert place.directory == own
+    assert place.warnings == (f"cannot write to /proc/1/cvmfs-py (XDG_CACHE_HOME); the cache is in {own}",)
+    assert choose_cache_place({}, {**environment, "XDG_CACHE_HOME": str(tmp_path)}, USER, NOWHERE).warnings == ()
