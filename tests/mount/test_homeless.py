@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,19 +41,25 @@ class Homeless:
 
 
 @pytest.fixture
-def user(tmp_path: Path) -> Iterator[Homeless]:
-    client = Client(tmp_path / "client", FQRN, [f"file://{make_document_root(tmp_path / 'www')}"], KEY)
+def place() -> Iterator[Path]:
+    """A directory that everybody can reach."""
+    place = Path(tempfile.mkdtemp(prefix="cvmfs-py-test-", dir="/tmp"))
+    place.chmod(0o755)
+    yield place
+    shutil.rmtree(place)
+
+
+@pytest.fixture
+def user(place: Path) -> Iterator[Homeless]:
+    client = Client(place / "client", FQRN, [f"file://{make_document_root(place / 'www')}"], KEY)
     del client.parameters["PY_CACHE_DIR"]
-    for place in (tmp_path, *tmp_path.parents):
-        if place.is_relative_to("/tmp"):
-            place.chmod(place.stat().st_mode | 0o055)
-    state = tmp_path / "state"
+    state = place / "state"
     state.mkdir()
     try:
-        yield Homeless(client, as_nobody(state, tmp_path, number=NUMBER))
+        yield Homeless(client, as_nobody(state, number=NUMBER))
     finally:
-        for place in (NOTES, CACHE):
-            shutil.rmtree(place, ignore_errors=True)
+        for each in (NOTES, CACHE):
+            shutil.rmtree(each, ignore_errors=True)
 
 
 @pytest.mark.parametrize(
@@ -85,9 +92,9 @@ def test_what_earlier_versions_have_left_is_no_hindrance(user: Homeless, name: s
     assert (CACHE / "objects").is_dir()
 
 
-def test_a_cache_that_cannot_be_is_one_line(user: Homeless, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_is_one_line(user: Homeless, place: Path) -> None:
     """Also from the daemon behind a command."""
-    occupied = tmp_path / "occupied"
+    occupied = place / "occupied"
     occupied.mkdir(mode=0o755)
     (occupied / "file").touch()
     text = f"cvmfs-py exec: {occupied} contains files but is no cache directory; choose an empty or a new directory\n"
