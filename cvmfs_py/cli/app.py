@@ -55,17 +55,19 @@ REFERENCE_PROGRAMS = ("mount.cvmfs", "cvmfs2")  # of the reference client: they 
 WORDS_BEHIND = frozenset({"exec"})  # commands that run what stands behind a --
 
 
-def overview() -> str:
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+def overview(width: int = 80) -> str:
+    from cvmfs_py.cli.parser import fill
+
+    name_width = max(map(len, COMMANDS))
     return "\n".join(
-        [
+        fill(line, width)
+        for line in (
             "usage: cvmfs-py COMMAND [OPTIONS] ...",
             "",
             "Mounts, reads and makes CernVM-FS repositories, verified from the master key down to the last byte.",
             "",
             "commands:",
-            *lines,
+            *(f"  {name:<{name_width}}  {command.summary}" for name, command in COMMANDS.items()),
             "",
             "options:",
             "  -h, --help  show this help; `cvmfs-py COMMAND --help` tells about a command",
@@ -74,7 +76,7 @@ def overview() -> str:
             "example: cvmfs-py mount sft.cern.ch /cvmfs/sft.cern.ch",
             "",
             "exit codes: 0 done, 2 wrong usage or configuration, 3 cannot mount, 4 not to be trusted, 5 anything else",
-        ]
+        )
     )
 
 
@@ -83,7 +85,9 @@ def run(arguments: Sequence[str]) -> int:
     if len(arguments) > 1 and arguments[0] == "help":
         arguments = (*arguments[1:], "--help")
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(overview())
+        from cvmfs_py.cli.parser import terminal_width
+
+        print(overview(terminal_width()))
         return EXIT_OK if arguments else EXIT_USAGE
     if arguments[0] in ("-V", "--version", "version"):
         print(f"cvmfs-py {__version__}")
