@@ -11,7 +11,7 @@ from cache.errors import CacheError
 from catalog.errors import CatalogError
 from cvmfs_py import logs
 from cvmfs_py.cli.output import one_line
-from cvmfs_py.errors import CvmfsError
+from cvmfs_py.errors import CvmfsError, in_full
 
 _log = logging.getLogger(__name__)
 EXIT_FAILURE = 5
@@ -45,7 +45,7 @@ def report(command: str, error: BaseException) -> int:
     if isinstance(error, BrokenPipeError):
         return 0
     print(f"cvmfs-py {command}: {describe(error)}", file=sys.stderr)
-    _log.debug("%s failed", command, exc_info=error)
+    _log.debug("%s failed: %s", command, one_line(in_full(error)), exc_info=error)
     if not isinstance(error, CvmfsError | CacheError | CatalogError | OSError):
         logs.write_traceback(error)
     return error.exit_code if isinstance(error, CvmfsError) else EXIT_FAILURE

@@ -21,7 +21,7 @@ from cache.ref import ObjectRef
 from catalog.errors import CatalogError
 from catalog.history import History
 from catalog.tree import CatalogTree
-from cvmfs_py.errors import FetchError, IntegrityError, NoSnapshotError, ObjectGoneError, TrustError
+from cvmfs_py.errors import FetchError, IntegrityError, NoSnapshotError, ObjectGoneError, TrustError, in_full
 from cvmfs_py.mount.concurrency import first_error
 from cvmfs_py.mount.memory import Memory
 from cvmfs_py.trust.root_choice import RootChoice
@@ -312,6 +312,7 @@ class RootFinder:
         return tree
 
     def _warn_offline(self, breadcrumb: Breadcrumb, error: Exception) -> None:
+        _log.info("no server offers a better revision: %s", in_full(error))
         self.warnings.append(
             f"using revision {breadcrumb.revision} of {self.settings.fqrn}, published on"
             f" {format_time(breadcrumb.timestamp_s)}, from the cache, because no server offers a better one: {error}"
