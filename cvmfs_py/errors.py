@@ -103,6 +103,14 @@ class FetchError(CvmfsError):
         return f"{self._message} (tried {tried})" if tried else self._message
 
 
+def in_brief(error: BaseException) -> str:
+    """Why it failed, in few words: without what was wanted, and from whom."""
+    if isinstance(error, FetchError) and error.attempts:
+        return ", ".join(dict.fromkeys(attempt.reason for attempt in error.attempts))
+    text = str(error)
+    return text.partition(": ")[0] if isinstance(error, TrustError) else text
+
+
 def in_full(error: BaseException) -> str:
     """What an error says, with all that is too long for a terminal."""
     return error.in_full if isinstance(error, FetchError) else str(error)

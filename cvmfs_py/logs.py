@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import TextIO
 
 LIMIT_BYTES = 1 << 20
+KNOWN = {"is_known": True}  # `extra` of a record: the user has been told today, the log gets it all the same
 _MENDERS = frozenset({"cvmfs_py.driver", "cache.directory", "cache.memory", "cache.tiers"})
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -91,7 +92,14 @@ class _Unread:
 
 def _is_news(record: logging.LogRecord) -> bool:
     """A damaged copy in the cache is fetched again; only if that fails has somebody to know, and the error says so."""
+    if is_known(record):
+        return False
     return record.levelno >= logging.ERROR or record.name not in _MENDERS
+
+
+def is_known(record: logging.LogRecord) -> bool:
+    """Whether it is for logs only."""
+    return bool(getattr(record, "is_known", False))
 
 
 def log_path() -> Path:

@@ -70,7 +70,7 @@ def _load(options: argparse.Namespace) -> tuple[Settings, list[str]]:
         wanted = Wanted(request.target.name, request.overrides, request.config_files)
 
     async def load() -> tuple[Settings, list[str]]:
-        return await load_wanted_settings(wanted, require_servers=False)
+        return await load_wanted_settings(wanted, require_servers=False, tell_all=options.action == "check")
 
     return run_async(load)
 

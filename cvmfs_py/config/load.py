@@ -90,8 +90,8 @@ def find_config_repository(
     inputs = _make_inputs(
         fqrn, environment, etc_dir, user_dir, config_files, overrides, None, simple_parsing=simple_parsing
     )
-    is_domain_known = inputs.is_bare and domain_of(fqrn) in load_knowledge().domains
-    return find_config_repository_from(inputs, is_domain_known)
+    is_public = domain_of(fqrn) in load_knowledge().domains
+    return find_config_repository_from(inputs, inputs.is_bare and is_public, is_public)
 
 
 def resolve_fqrn(

@@ -23,6 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
+from cvmfs_py import logs
 from cvmfs_py.errors import CvmfsError, MountError
 from cvmfs_py.mount import daemon_log
 
@@ -262,6 +263,8 @@ class _Telling(logging.Handler):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """A server that was left for another one is no news while the other one answers; an error names all."""
+        if logs.is_known(record):
+            return False
         return not record.name.startswith("cvmfs_py.network") and super().filter(record) is not False
 
     def emit(self, record: logging.LogRecord) -> None:

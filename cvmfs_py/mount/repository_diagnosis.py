@@ -36,7 +36,7 @@ EXPIRES_SOON_S = 3 * 86400
 async def check_repository(wanted: Wanted) -> tuple[list[Check], Settings | None]:
     """The checks, and the settings for those of the cache; without a name, what can be checked without one."""
     try:
-        settings, warnings = await load_wanted_settings(wanted)
+        settings, warnings = await load_wanted_settings(wanted, tell_all=True)
     except ConfigError as error:
         return [Check("configuration", Outcome.FAILED, str(error), "cvmfs-py config check tells more")], None
     checks = [_check_configuration(settings, warnings)]
