@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cvmfs_py import __version__
+from cvmfs_py.cli.waiting_line import WAITING_LINE
 
 if TYPE_CHECKING:
     import argparse
@@ -128,6 +129,7 @@ def _run_command(name: str, command: Command, rest: list[str]) -> int:
     from cvmfs_py import logs
 
     logs.start(debug=debug)
+    WAITING_LINE.begin(quiet=debug or bool(getattr(options, "quiet", False)))
     if not gc.isenabled():  # turned off while the program is loaded, which makes no garbage
         gc.freeze()
         gc.enable()
@@ -138,6 +140,7 @@ def _run_command(name: str, command: Command, rest: list[str]) -> int:
     except BrokenPipeError:
         return EXIT_OK  # the reader of our output has gone (`| head`): nothing to say
     except KeyboardInterrupt:
+        WAITING_LINE.withdraw()
         return EXIT_INTERRUPTED
     except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001  # the last guard: a user never sees a traceback
         from cvmfs_py.cli.failures import report

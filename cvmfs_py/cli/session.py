@@ -13,6 +13,7 @@ import trio
 from cvmfs_py.cli.failures import report, unwrap
 from cvmfs_py.cli.options import Request, request_of
 from cvmfs_py.cli.output import one_line
+from cvmfs_py.cli.waiting_line import WAITING_LINE
 from cvmfs_py.errors import UsageError
 
 if TYPE_CHECKING:
@@ -68,7 +69,18 @@ def run_on_finder(
 def run_async(function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
     """An event loop for one command. Ctrl-C arrives where the command waits, so that it leaves nothing half done."""
     _allow_open_files()
-    return trio.run(function, *arguments, restrict_keyboard_interrupt_to_checkpoints=True)
+    try:
+        return trio.run(_telling_waits, function, arguments, restrict_keyboard_interrupt_to_checkpoints=True)
+    finally:
+        WAITING_LINE.withdraw()
+
+
+async def _telling_waits(function: Callable[..., Awaitable[T]], arguments: tuple[Any, ...]) -> T:
+    if WAITING_LINE.is_usable:
+        from cvmfs_py.mount.waiting import start_telling
+
+        start_telling(WAITING_LINE.offer)
+    return await function(*arguments)
 
 
 def _allow_open_files() -> None:

@@ -14,6 +14,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from cvmfs_py.cli.waiting_line import WAITING_LINE, is_terminal
 from cvmfs_py.errors import CvmfsError
 
 if TYPE_CHECKING:
@@ -40,10 +41,13 @@ class _Output(io.FileIO):
     def __init__(self) -> None:
         super().__init__(1, "wb", closefd=False)
         self._has_failed = False
+        self._is_terminal = is_terminal(1)
 
     def write(self, data: ReadableBuffer, /) -> int:
         if self._has_failed:
             return memoryview(data).nbytes
+        if self._is_terminal:
+            WAITING_LINE.make_room(bytes(data))
         try:
             return super().write(data)
         except BrokenPipeError:
@@ -61,6 +65,7 @@ class _Messages(io.FileIO):
         super().__init__(2, "wb", closefd=False)
 
     def write(self, data: ReadableBuffer, /) -> int:
+        WAITING_LINE.make_room(bytes(data))
         try:
             return super().write(data)
         except OSError:
