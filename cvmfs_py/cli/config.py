@@ -44,15 +44,17 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> int:
+    from cvmfs_py.cli.session import warn
+    from cvmfs_py.config.spelling import tell_misspelt
+
     if options.action == "parameters":
         if options.repository is not None:
             raise UsageError(f"parameters are the same for all repositories; leave out {options.repository}")
+        warn(tell_misspelt(common.local_overrides(options)))
         return _list_parameters(options)
     settings, warnings = _load(options)
     if options.action == "check":
         return _check(settings, warnings, options)
-    from cvmfs_py.cli.session import warn
-
     warn(warnings)
     return _show(settings, options)
 

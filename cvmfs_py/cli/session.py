@@ -98,9 +98,11 @@ async def _with_repository(
     options: argparse.Namespace,
     fresh: bool,
 ) -> None:
-    from cvmfs_py.mount.assemble import open_repository
+    from cvmfs_py.mount.assemble import load_wanted_settings, open_settled_repository
 
-    async with open_repository(wanted(request), fresh=fresh) as repository:
+    settings, warnings = await load_wanted_settings(wanted(request))
+    warn(warnings)  # at once: what is odd in the settings may be why it fails
+    async with open_settled_repository(settings, [], fresh=fresh) as repository:
         warn(repository.warnings)
         await work(repository, request.target.path, options)
 
@@ -111,10 +113,12 @@ async def _with_finder(
     from cvmfs_py.mount.assemble import load_wanted_settings, open_finder
 
     settings, warnings = await load_wanted_settings(wanted(request))
-    settings = replace(settings, root_hash=None)  # it needs no keys, but what this is about does
-    async with open_finder(settings, warnings) as finder:
-        await work(finder, options)
     warn(warnings)
+    settings = replace(settings, root_hash=None)  # it needs no keys, but what this is about does
+    more: list[str] = []
+    async with open_finder(settings, more) as finder:
+        await work(finder, options)
+    warn(more)
 
 
 def wanted(request: Request) -> Wanted:

@@ -20,7 +20,7 @@ from cvmfs_py.config.parameters import BUILTIN, Kind
 from cvmfs_py.config.settings import Settings
 from cvmfs_py.config.shell import TIMEOUT_S
 from cvmfs_py.config.sources import Inputs, Sources, default_user_dir, find_config_repository_from, read_sources
-from cvmfs_py.config.spelling import find_intended
+from cvmfs_py.config.spelling import tell_misspelt
 from cvmfs_py.config.typed import parse_value
 from cvmfs_py.errors import ConfigError
 
@@ -67,11 +67,12 @@ def load_settings(
     builtin_keys = _fill_in_knowledge(inputs, sources)
     settings = _make_settings(inputs, sources, builtin_keys)
     if fqrn and require_servers and not settings.servers:
+        misspelt = "".join(f"; {text}" for text in tell_misspelt(inputs.overrides))
         raise ConfigError(
             f"no server is known for {fqrn}: set CVMFS_SERVER_URL (and CVMFS_PUBLIC_KEY or CVMFS_KEYS_DIR) in "
             f"{inputs.etc_dir / 'domain.d' / (domain_of(fqrn) + '.local')}, in "
             f"{inputs.user_dir / 'config.d' / (fqrn + '.conf')} or with --server and --key, or use a configuration "
-            "repository that knows the domain (CVMFS_CONFIG_REPOSITORY)"
+            f"repository that knows the domain (CVMFS_CONFIG_REPOSITORY){misspelt}"
         )
     return settings
 
@@ -185,11 +186,12 @@ def _make_settings(inputs: Inputs, sources: Sources, builtin_keys: tuple[KeyText
     }
     place = choose_cache_place(parameters, inputs.environment, os.geteuid())
     headers, complaints = combined.parse_tracing_headers(store.value("CVMFS_HTTP_TRACING_HEADERS") or "")
-    for name in inputs.overrides:
-        intended = find_intended(name)
-        if intended is not None:
-            store.warn(f"-o {name} is unknown; is {intended} meant?")
-    for message in (*place.warnings, *complaints, *combined.find_conflicts(parameters)):
+    for message in (
+        *tell_misspelt(inputs.overrides),
+        *place.warnings,
+        *complaints,
+        *combined.find_conflicts(parameters),
+    ):
         store.warn(message)
     fields.update(
         cache_dir=place.directory,

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cvmfs_py.cli.app import run
+from cvmfs_py.cli.app import COMMANDS, run
+from tests.house.readme import parser_of
+from tests.mount.mounting import why_no_mounts
+from tests.simulator.command import Client, in_mount_namespace
 from tests.simulator.signing import MasterKey
 
 if TYPE_CHECKING:
@@ -133,13 +136,71 @@ def test_what_is_not_there_or_not_right(
     assert words in errors
 
 
-def test_a_misspelt_parameter_is_told_and_the_command_goes_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+TELLING = [
+    ["ls", "REPO"],
+    ["stat", "REPO:/hello.txt"],
+    ["cat", "REPO:/hello.txt"],
+    ["cp", "-q", "REPO:/hello.txt", "copy"],
+    ["tags", "REPO"],
+    ["info", "REPO"],
+    ["verify", "-q", "REPO"],
+    ["cache", "status"],
+    ["cache", "ls"],
+    ["cache", "gc"],
+    ["cache", "check", "-q"],
+    ["cache", "pin", "-q", "REPO:/hello.txt"],
+    ["cache", "unpin", "REPO:/hello.txt"],
+    ["config", "show", "REPO"],
+    ["config", "check", "REPO"],
+    ["config", "parameters"],
+    ["doctor", "REPO"],
+    ["mount", "REPO", "mnt"],
+    ["mount", "--all", "mnt"],
+    ["exec", "REPO", "--", "true"],
+    ["shell", "REPO"],
+]
+MOUNTING = ("mount", "exec", "shell", "doctor")
+
+
+def test_every_command_with_parameters_is_tried() -> None:
+    found = [name for name in COMMANDS if "-o" in parser_of(name)._option_string_actions]
+    assert sorted(found) == sorted({words[0] for words in TELLING})
+
+
+@pytest.mark.parametrize("arguments", TELLING, ids=" ".join)
+def test_a_misspelt_parameter_is_told_and_the_command_goes_on(arguments: list[str], tmp_path: Path) -> None:
+    wrapper: list[str] = []
+    if arguments[0] in MOUNTING:
+        if why_no_mounts():
+            pytest.skip(why_no_mounts())
+        (tmp_path / "mnt").mkdir()
+        wrapper = in_mount_namespace("trap 'umount -l mnt 2>/dev/null || true' EXIT; SHELL=/bin/true; export SHELL")
+        wrapper[-2] = wrapper[-2].replace('exec "$@"', '"$@"')  # so that it unmounts
+    server = f"file://{tmp_path}/www"
+    client = Client(tmp_path, "zoo.test.org", [], KEY, SERVER_URL=f"{server}/zoo.test.org")
+    if arguments[1] in ("ls", "gc", "check", "unpin") and arguments[0] == "cache":
+        assert client.run("cache", "pin", "-q", f"{client.fqrn}:/hello.txt").code == 0
+    words = [word.replace("REPO", client.fqrn) for word in arguments]
+    done = client.run(words[0], "-o", "CVMFS_TIMOUT=1", *words[1:], wrapper=wrapper)
+    assert done.code == 0, done
+    told = "-o CVMFS_TIMOUT is unknown; is CVMFS_TIMEOUT meant?"
+    if words[0] == "doctor" or words[:2] == ["config", "check"]:
+        assert done.output.decode().count(told) == 1
+    else:
+        assert done.errors == f"cvmfs-py: {told}\n"
+
+
+@pytest.mark.parametrize(
+    ("option", "intended"), [("CVMFS_SERVER_URLL", "CVMFS_SERVER_URL"), ("HTTP_PROXY", "CVMFS_HTTP_PROXY")]
+)
+def test_a_misspelt_parameter_is_told_also_when_nothing_works(
+    option: str, intended: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["cat", "REPO:/hello.txt", "--key", "KEY", "--config", "settings", "-o", "CVMFS_TIMOUT=1"]
-    code, output, errors = tell(arguments, tmp_path, capsys)
-    assert (code, output) == (0, "hello, world\n")
-    assert errors == "cvmfs-py: -o CVMFS_TIMOUT is unknown; is CVMFS_TIMEOUT meant?\n"
+    for target in ("nobody.knows.this", "http://127.0.0.1:1/cvmfs/a.b"):
+        words = ["ls", target, "--key", "KEY", "--config", "settings", "-o", f"{option}=http://127.0.0.1:1"]
+        code, _, errors = tell(words, tmp_path, capsys)
+        assert code != 0
+        assert errors.count(f"-o {option} is unknown; is {intended} meant?") == 1
 
 
 def test_what_one_of_several_cannot_do_the_others_still_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
