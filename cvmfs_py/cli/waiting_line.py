@@ -14,7 +14,7 @@ from contextlib import suppress
 
 SILENCE_S = 2.0
 _STAYS_S = 1.0  # without a new text: short waits in a row are one for who looks on
-_ERASE = b"\r\033[K"
+_ERASE = b"\r\033[J"  # also what a terminal that became narrower has folded
 
 
 class WaitingLine:
@@ -57,7 +57,8 @@ class WaitingLine:
             if len(line) > columns:
                 line = line[: columns - 3] + "..."
             if line != self._shown:
-                self._write(_ERASE + line.encode("utf-8", "replace"))
+                # The cursor goes back, so that the ^C of who interrupts it folds nothing.
+                self._write(_ERASE + line.encode("utf-8", "replace") + b"\r")
                 self._shown = line
 
     def withdraw(self) -> None:

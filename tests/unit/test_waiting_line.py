@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 import pytest
 
 from cvmfs_py.network.waits import Wait, Waits
-from tests.simulator.terminal import ERASE, Terminal
+from tests.simulator.terminal import Terminal
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
+ERASE = "\r\033[J"
 HOST = "http://a.example.org:8000/cvmfs/test.example.org"
 DRAW = """
 import os, sys
@@ -75,14 +72,14 @@ def test_the_longest_wait_is_told() -> None:
     assert waits.describe(9.0, longer_than_s=0.0) == ""
 
 
-def test_it_makes_room_for_everything_else(tmp_path: Path) -> None:
+def test_it_makes_room_for_everything_else() -> None:
     words = [sys.executable, "-I", "-c", DRAW]
-    with Terminal(words, tmp_path, {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}, columns=40) as terminal:
+    with Terminal(words, columns=40) as terminal:
         pass
-    line = f"{ERASE}for ?[2J x"
-    expected = f"{line}{ERASE}a\r\n{line}{ERASE}b\r\n{line}{ERASE}no end\r\n{line}{ERASE}{ERASE}progress"
-    assert terminal.shown == f"{expected}{ERASE}{'y' * 36}...{ERASE}end\r\n"
+    line = f"{ERASE}for ?[2J x\r"
+    expected = f"{line}{ERASE}a\r\n{line}{ERASE}b\r\n{line}{ERASE}no end\r\n{line}{ERASE}\r\033[Kprogress"
+    assert terminal.text == f"{expected}{ERASE}{'y' * 36}...\r{ERASE}end\r\n"
     assert terminal.code == 0
-    with Terminal([*words, "quiet"], tmp_path, {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}) as terminal:
+    with Terminal([*words, "quiet"]) as terminal:
         pass
-    assert terminal.shown == f"a\r\nb\r\nno end\r\n{ERASE}progressend\r\n"
+    assert terminal.text == "a\r\nb\r\nno end\r\n\r\033[Kprogressend\r\n"
