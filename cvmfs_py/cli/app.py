@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cvmfs_py import __version__
+from cvmfs_py.cli import colours
 from cvmfs_py.cli.waiting_line import WAITING_LINE
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ def _run_command(name: str, command: Command, rest: list[str]) -> int:
     parser: argparse.ArgumentParser = module.build_parser(f"cvmfs-py {name}")
     parser.set_defaults(command=name)
     rest, words = split_words(name, rest)
+    colours.choose(colours.mode_of(rest))
     if words:
         parser.set_defaults(words=words)
     options = parser.parse_intermixed_args(rest)

@@ -12,8 +12,10 @@ import codecs
 import io
 import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from cvmfs_py.cli.colours import paint_messages, takes_colours
 from cvmfs_py.cli.waiting_line import WAITING_LINE, is_terminal
 from cvmfs_py.errors import CvmfsError
 
@@ -65,11 +67,14 @@ class _Messages(io.FileIO):
         super().__init__(2, "wb", closefd=False)
 
     def write(self, data: ReadableBuffer, /) -> int:
-        WAITING_LINE.make_room(bytes(data))
-        try:
-            return super().write(data)
-        except OSError:
-            return memoryview(data).nbytes
+        text = bytes(data)
+        WAITING_LINE.make_room(text)
+        if takes_colours(2):
+            text = paint_messages(text)
+        with suppress(OSError):
+            while text and (written := super().write(text)):
+                text = text[written:]
+        return memoryview(data).nbytes
 
 
 def guard() -> None:
