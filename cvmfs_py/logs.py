@@ -69,7 +69,7 @@ class _Unread:
         self._lost = 0
 
     def write(self, text: str) -> None:
-        if self._lost and self._pass(f"cvmfs-py: {self._lost} lines are missing here: nobody has read them in time\n"):
+        if self._lost and self._pass(_lost_lines(self._lost)):
             self._lost = 0
         if not self._pass(text):
             self._lost += 1
@@ -88,6 +88,11 @@ class _Unread:
         except OSError:  # nobody will ever read it
             return False
         return True
+
+
+def _lost_lines(count: int) -> str:
+    lines, verb, them = ("line", "is", "it") if count == 1 else ("lines", "are", "them")
+    return f"cvmfs-py: {count} {lines} {verb} missing here: nobody has read {them} in time\n"
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TextIO
 
 from cvmfs_py.cli.colours import paint_cell, takes_colours
+from cvmfs_py.numerals import counted as counted
 
 if TYPE_CHECKING:
     from cvmfs_py.cli.colours import Colour
@@ -73,11 +74,6 @@ def date_text(timestamp_s: int) -> str:
         return f"{datetime.datetime.fromtimestamp(timestamp_s, datetime.UTC):%Y-%m-%dT%H:%M:%SZ}"
     except (ValueError, OverflowError, OSError):
         return f"second {timestamp_s}"
-
-
-def counted(count: int, word: str, plural: str = "") -> str:
-    """A number with its noun."""
-    return f"{count:,} {word if count == 1 else plural or word + 's'}"
 
 
 def table(rows: list[list[str]]) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cvmfs_py.cli import options as common
-from cvmfs_py.cli.output import write_json
+from cvmfs_py.cli.output import counted, write_json
 
 if TYPE_CHECKING:
     import argparse
@@ -64,11 +64,12 @@ def run(options: argparse.Namespace) -> int:
             print(remark)
         verdict = "everything is right" if not report.problems else "see above"
         print(
-            f"{fqrn}: {report.snapshots:,} snapshots, {report.catalogs:,} catalogs, {report.entries:,} entries,"
-            f" {report.objects:,} objects: {verdict}"
+            f"{fqrn}: {counted(report.snapshots, 'snapshot')}, {counted(report.catalogs, 'catalog')},"
+            f" {counted(report.entries, 'entry', 'entries')},"
+            f" {counted(report.objects, 'object')}: {verdict}"
         )
     if report.problems:
-        raise IntegrityError(f"{len(report.problems)} problems in {fqrn}")
+        raise IntegrityError(f"{counted(len(report.problems), 'problem')} in {fqrn}")
     return 0
 
 
