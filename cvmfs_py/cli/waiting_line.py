@@ -47,7 +47,7 @@ class WaitingLine:
                 self._erase()
             return
         self._last_offer = now
-        if not self._is_amid_line and now - self._silent_since >= self._silence_s:
+        if not self._is_amid_line and now - self._silent_since >= self._silence_s and _is_in_foreground():
             import shutil
 
             from cvmfs_py.cli.output import one_line
@@ -88,6 +88,14 @@ class WaitingLine:
     def _write(self, data: bytes) -> None:
         with suppress(OSError):
             os.write(2, data)
+
+
+def _is_in_foreground() -> bool:
+    """Whether the terminal is ours; a job that was put into the background would draw over what is typed."""
+    try:
+        return os.tcgetpgrp(2) == os.getpgrp()
+    except OSError:  # a daemon's, which has a session of its own
+        return True
 
 
 def is_terminal(fd: int) -> bool:
