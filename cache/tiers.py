@@ -89,7 +89,7 @@ class LowerTier:
             return "is no regular file"
         expected_bytes = exact_size_bytes(ref)
         if expected_bytes is not None and info.st_size != expected_bytes:
-            return f"has {info.st_size} bytes instead of {expected_bytes}"
+            return f"has {info.st_size} {'byte' if info.st_size == 1 else 'bytes'} instead of {expected_bytes}"
         if self.is_sealed and not is_sealed(text, info.st_size, info.st_mtime_ns):
             return "was changed after it was stored"
         return None

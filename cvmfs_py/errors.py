@@ -8,6 +8,10 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
 
 
 class CvmfsError(Exception):
@@ -87,9 +91,59 @@ class FetchError(CvmfsError):
 
     def __init__(self, message: str, attempts: tuple[Attempt, ...] = ()) -> None:
         self.attempts = attempts
-        counts = Counter(map(str, attempts))
-        tried = "; ".join(text if count == 1 else f"{text} ({count} times)" for text, count in counts.items())
+        self._message = message
+        tried = "; ".join(_summarised(attempts))
         super().__init__(f"{message} (tried {tried})" if tried else message)
+
+    @property
+    def in_full(self) -> str:
+        """With the name of every server and proxy that was tried, for logs."""
+        counts = Counter(map(str, self.attempts))
+        tried = "; ".join(_repeated(text, count) for text, count in counts.items())
+        return f"{self._message} (tried {tried})" if tried else self._message
+
+
+def in_brief(error: BaseException) -> str:
+    """Why it failed, in few words: without what was wanted, and from whom."""
+    if isinstance(error, FetchError) and error.attempts:
+        return ", ".join(dict.fromkeys(attempt.reason for attempt in error.attempts))
+    text = str(error)
+    return text.partition(": ")[0] if isinstance(error, TrustError) else text
+
+
+def in_full(error: BaseException) -> str:
+    """What an error says, with all that is too long for a terminal."""
+    return error.in_full if isinstance(error, FetchError) else str(error)
+
+
+def _summarised(attempts: tuple[Attempt, ...]) -> Iterator[str]:
+    """One phrase for each reason: many servers that are down are mostly down for the same one."""
+    by_reason: dict[str, list[Attempt]] = {}
+    for attempt in attempts:
+        by_reason.setdefault(attempt.reason, []).append(attempt)
+    for reason, alike in by_reason.items():
+        hosts = {attempt.host: None for attempt in alike}
+        proxies = {attempt.proxy: None for attempt in alike}
+        if len(hosts) == len(proxies) == 1:
+            yield _repeated(str(alike[0]), len(alike))
+            continue
+        yield f"{_named(hosts, 'servers')}{_via(proxies)}: {reason}"
+
+
+def _via(proxies: Collection[str]) -> str:
+    others = [name for name in proxies if name != "DIRECT"]
+    if not others:
+        return ""
+    way = " directly and" if len(others) < len(proxies) else ""
+    return f"{way} via {_named(others, 'proxies')}"
+
+
+def _named(names: Collection[str], plural: str) -> str:
+    return next(iter(names)) if len(names) == 1 else f"{len(names)} {plural}"
+
+
+def _repeated(text: str, count: int) -> str:
+    return text if count == 1 else f"{text} ({count} times)"
 
 
 class ObjectGoneError(FetchError):

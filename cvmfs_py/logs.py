@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _SYSTEM = Path("/var/log")
 LIMIT_BYTES = 1 << 20
+KNOWN = {"is_known": True}  # `extra` of a record: the user has been told today, the log gets it all the same
 _MENDERS = frozenset({"cvmfs_py.driver", "cache.directory", "cache.memory", "cache.tiers"})
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -71,7 +72,7 @@ class _Unread:
         self._lost = 0
 
     def write(self, text: str) -> None:
-        if self._lost and self._pass(f"cvmfs-py: {self._lost} lines are missing here: nobody has read them in time\n"):
+        if self._lost and self._pass(_lost_lines(self._lost)):
             self._lost = 0
         if not self._pass(text):
             self._lost += 1
@@ -92,9 +93,21 @@ class _Unread:
         return True
 
 
+def _lost_lines(count: int) -> str:
+    lines, verb, them = ("line", "is", "it") if count == 1 else ("lines", "are", "them")
+    return f"cvmfs-py: {count} {lines} {verb} missing here: nobody has read {them} in time\n"
+
+
 def _is_news(record: logging.LogRecord) -> bool:
     """A damaged copy in the cache is fetched again; only if that fails has somebody to know, and the error says so."""
+    if is_known(record):
+        return False
     return record.levelno >= logging.ERROR or record.name not in _MENDERS
+
+
+def is_known(record: logging.LogRecord) -> bool:
+    """Whether it is for logs only."""
+    return bool(getattr(record, "is_known", False))
 
 
 def log_path() -> Path:

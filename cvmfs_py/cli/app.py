@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cvmfs_py import __version__
+from cvmfs_py.cli import colours
+from cvmfs_py.cli.waiting_line import WAITING_LINE
 
 if TYPE_CHECKING:
     import argparse
@@ -56,17 +58,19 @@ REFERENCE_PROGRAMS = ("mount.cvmfs", "cvmfs2")  # of the reference client: they 
 WORDS_BEHIND = frozenset({"exec"})  # commands that run what stands behind a --
 
 
-def overview() -> str:
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+def overview(width: int = 80) -> str:
+    from cvmfs_py.cli.parser import fill
+
+    name_width = max(map(len, COMMANDS))
     return "\n".join(
-        [
+        fill(line, width)
+        for line in (
             "usage: cvmfs-py COMMAND [OPTIONS] ...",
             "",
             "Mounts, reads and makes CernVM-FS repositories, verified from the master key down to the last byte.",
             "",
             "commands:",
-            *lines,
+            *(f"  {name:<{name_width}}  {command.summary}" for name, command in COMMANDS.items()),
             "",
             "options:",
             "  -h, --help  show this help; `cvmfs-py COMMAND --help` tells about a command",
@@ -75,7 +79,7 @@ def overview() -> str:
             "example: cvmfs-py mount sft.cern.ch /cvmfs/sft.cern.ch",
             "",
             "exit codes: 0 done, 2 wrong usage or configuration, 3 cannot mount, 4 not to be trusted, 5 anything else",
-        ]
+        )
     )
 
 
@@ -84,7 +88,9 @@ def run(arguments: Sequence[str]) -> int:
     if len(arguments) > 1 and arguments[0] == "help":
         arguments = (*arguments[1:], "--help")
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(overview())
+        from cvmfs_py.cli.parser import terminal_width
+
+        print(overview(terminal_width()))
         return EXIT_OK if arguments else EXIT_USAGE
     if arguments[0] in ("-V", "--version", "version"):
         print(f"cvmfs-py {__version__}")
@@ -118,6 +124,7 @@ def _run_command(name: str, command: Command, rest: list[str]) -> int:
     parser: argparse.ArgumentParser = module.build_parser(f"cvmfs-py {name}")
     parser.set_defaults(command=name)
     rest, words = split_words(name, rest)
+    colours.choose(colours.mode_of(rest))
     if words:
         parser.set_defaults(words=words)
     options = parser.parse_intermixed_args(rest)
@@ -125,6 +132,7 @@ def _run_command(name: str, command: Command, rest: list[str]) -> int:
     from cvmfs_py import logs
 
     logs.start(debug=debug)
+    WAITING_LINE.begin(quiet=debug or bool(getattr(options, "quiet", False)))
     if not gc.isenabled():  # turned off while the program is loaded, which makes no garbage
         gc.freeze()
         gc.enable()
@@ -135,6 +143,7 @@ def _run_command(name: str, command: Command, rest: list[str]) -> int:
     except BrokenPipeError:
         return EXIT_OK  # the reader of our output has gone (`| head`): nothing to say
     except KeyboardInterrupt:
+        WAITING_LINE.withdraw()
         return EXIT_INTERRUPTED
     except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001  # the last guard: a user never sees a traceback
         from cvmfs_py.cli.failures import report

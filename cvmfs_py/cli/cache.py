@@ -62,6 +62,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _open_store(options: argparse.Namespace) -> Store:
+    from cvmfs_py.cli.session import warn
     from cvmfs_py.config.load import load_settings
     from cvmfs_py.mount.wiring import open_store
 
@@ -71,6 +72,7 @@ def _open_store(options: argparse.Namespace) -> Store:
         config_files=common.config_files_of(options),
         overrides=common.local_overrides(options),
     )
+    warn(settings.warnings)
     if options.cache_dir is not None and not settings.cache_dir.exists():
         raise UsageError(f"there is no cache in {settings.cache_dir}")
     return open_store(settings)

@@ -60,6 +60,9 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> int:
+    from cvmfs_py.cli.session import warn
+    from cvmfs_py.config.spelling import tell_misspelt
+
     if options.action in ("get", "set", "unset"):
         return _run_on_parameters(options)
     if options.action == "add":
@@ -70,12 +73,11 @@ def run(options: argparse.Namespace) -> int:
     if options.action == "parameters":
         if repository is not None:
             raise UsageError(f"parameters are the same for all repositories; leave out {repository}")
+        warn(tell_misspelt(common.local_overrides(options)))
         return _list_parameters(options)
     settings, warnings = _load(options, repository)
     if options.action == "check":
         return _check(settings, warnings, options)
-    from cvmfs_py.cli.session import warn
-
     warn(warnings)
     return _show(settings, options)
 
@@ -116,7 +118,7 @@ def _load(options: argparse.Namespace, repository: str | None) -> tuple[Settings
         wanted = Wanted(request.target.name, request.overrides, request.config_files)
 
     async def load() -> tuple[Settings, list[str]]:
-        return await load_wanted_settings(wanted, require_servers=False)
+        return await load_wanted_settings(wanted, require_servers=False, tell_all=options.action == "check")
 
     return run_async(load)
 

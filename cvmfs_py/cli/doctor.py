@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from cvmfs_py.cli import options as common
+from cvmfs_py.cli.colours import Colour
 from cvmfs_py.cli.output import one_line, write_json, write_line
 from cvmfs_py.errors import MountError, UsageError
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from cvmfs_py.mount.assemble import Wanted
     from cvmfs_py.mount.diagnosis import Check
 
+COLOURS = {"OK": Colour.GOOD, "WARNING": Colour.DOUBTFUL, "FAILED": Colour.BAD}
 _INDENT = 28
 
 
@@ -52,8 +54,11 @@ def run(options: argparse.Namespace) -> int:
             }
         )
     else:
-        for line in _lines(checks):
-            write_line(line.encode("utf-8", "surrogateescape"))
+        for check in checks:
+            for line in _lines(check):
+                write_line(
+                    line.encode("utf-8", "surrogateescape"), check.outcome.value, COLOURS.get(check.outcome.name)
+                )
     sys.stdout.flush()  # the conclusion comes last, wherever both go
     if not can_mount(checks):
         raise MountError("a mount cannot work here as it is; see what has failed")
@@ -82,10 +87,8 @@ def _check_the_rest(wanted: Wanted) -> list[Check]:
     return [*checks, check_descriptors()]
 
 
-def _lines(checks: list[Check]) -> list[str]:
-    lines: list[str] = []
-    for check in checks:
-        lines.append(f"{check.outcome.value:<10}  {check.name:<14}  {one_line(check.found)}")
-        if check.cure:
-            lines.append(f"{'':<{_INDENT}}cure: {one_line(check.cure)}")
+def _lines(check: Check) -> list[str]:
+    lines = [f"{check.outcome.value:<10}  {check.name:<14}  {one_line(check.found)}"]
+    if check.cure:
+        lines.append(f"{'':<{_INDENT}}cure: {one_line(check.cure)}")
     return lines

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from cvmfs_py.cli import options as common
 from cvmfs_py.cli.mount import add_engine_option
+from cvmfs_py.cli.waiting_line import WAITING_LINE
 from cvmfs_py.errors import UsageError
 
 if TYPE_CHECKING:
@@ -75,7 +76,13 @@ def run_confined(options: argparse.Namespace, words: Sequence[str]) -> int:
         requests.append((wanted(request), request.target.tag))
     own_processes = False if options.no_pid_namespace else None
     command = Command(words, surroundings(os.environ), own_processes)
-    return supervision.end_alike(run_command(ConfinedDaemon(requests, explain), command))
+    daemon = ConfinedDaemon(requests, explain, WAITING_LINE if WAITING_LINE.is_usable else None)
+    try:
+        code = run_command(daemon, command)
+    except KeyboardInterrupt:
+        WAITING_LINE.withdraw_of_child()
+        raise
+    return supervision.end_alike(code)
 
 
 def surroundings(environment: Mapping[str, str]) -> dict[str, str]:

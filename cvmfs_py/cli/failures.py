@@ -11,7 +11,7 @@ from cache.errors import CacheError
 from catalog.errors import CatalogError
 from cvmfs_py import logs
 from cvmfs_py.cli.output import one_line
-from cvmfs_py.errors import ConfigError, CvmfsError
+from cvmfs_py.errors import ConfigError, CvmfsError, in_full
 from cvmfs_py.installation import fault_of_import
 
 _log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def report(command: str, error: BaseException) -> int:
     if isinstance(error, BrokenPipeError):
         return 0
     print(f"cvmfs-py {command}: {describe(error)}", file=sys.stderr)
-    _log.debug("%s failed", command, exc_info=error)
+    _log.debug("%s failed: %s", command, one_line(in_full(error)), exc_info=error)
     if not isinstance(error, CvmfsError | CacheError | CatalogError | OSError):
         logs.write_traceback(error)
     return error.exit_code if isinstance(error, CvmfsError) else EXIT_FAILURE

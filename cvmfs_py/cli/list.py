@@ -8,12 +8,15 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from cvmfs_py.cli import options as common
+from cvmfs_py.cli.colours import Colour
 from cvmfs_py.cli.output import date_text, write_json, write_line
 
 if TYPE_CHECKING:
     import argparse
 
     from cvmfs_py.mount.registry import ListedMount
+
+COLOURS = {"mounted": Colour.GOOD, "broken": Colour.BAD}
 
 
 def build_parser(prog: str) -> argparse.ArgumentParser:
@@ -35,8 +38,10 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         write_json([_value(mount) for mount in listed.mounts])
         return 0
-    for line in _table(listed.mounts):
-        write_line(line.encode("utf-8", "surrogateescape"))
+    states = ["", *(mount.state.value for mount in listed.mounts)]
+    for line, state in zip(_table(listed.mounts), states, strict=False):
+        cell, colour = (state, COLOURS.get(state, Colour.DOUBTFUL)) if state else ("STATE", Colour.TITLE)
+        write_line(line.encode("utf-8", "surrogateescape"), cell, colour)
     return 0
 
 

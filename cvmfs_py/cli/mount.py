@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from cvmfs_py import logs
 from cvmfs_py.cli import options as common
+from cvmfs_py.cli.waiting_line import WAITING_LINE
 from cvmfs_py.errors import UsageError
 
 if TYPE_CHECKING:
@@ -108,24 +109,44 @@ def start(
     from cvmfs_py.mount.daemonize import ForegroundAnnouncer, start_daemon
     from cvmfs_py.mount.session import is_handed_over
 
+    tells_waits = WAITING_LINE.is_usable and not quiet
+
     def work(announcer: Announcer) -> int:
         import trio
 
         from cvmfs_py.mount.limits import raise_descriptor_limit
         from cvmfs_py.mount.session import serve_mount
+        from cvmfs_py.mount.waiting import start_telling
+
+        async def serve() -> None:
+            if tells_waits:
+                start_telling(announcer.tell_wait, lambda: announcer.is_heard)
+            await serve_mount(plan, announcer)
 
         raise_descriptor_limit()
-        trio.run(serve_mount, plan, announcer, restrict_keyboard_interrupt_to_checkpoints=True)
+        trio.run(serve, restrict_keyboard_interrupt_to_checkpoints=True)
         return 0
 
     if foreground:
         logs.never_wait()
-        return work(ForegroundAnnouncer())
+        try:
+            return work(ForegroundAnnouncer(WAITING_LINE))
+        finally:
+            WAITING_LINE.withdraw()
     kept = (int(Path(plan.mountpoint).name),) if is_handed_over(plan.mountpoint) else ()
     log = choose_log(os.fsencode(plan.mountpoint), os.environ, os.geteuid(), debug=debug)
-    message = start_daemon(
-        work, deadline_s=READY_DEADLINE_S, log=log, kept_fds=kept, explain=explain or _explain, hear=_hear
-    )
+    try:
+        message = start_daemon(
+            work,
+            deadline_s=READY_DEADLINE_S,
+            log=log,
+            kept_fds=kept,
+            explain=explain or _explain,
+            hear=_hear,
+            hear_wait=WAITING_LINE.offer,
+        )
+    finally:
+        WAITING_LINE.withdraw()
     if message and not quiet:
         print(message)
     return 0

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cvmfs_py.cli.colours import MODES
 from cvmfs_py.cli.parser import Parser
 from cvmfs_py.config.target import Target, parse_target
 from cvmfs_py.errors import UsageError
@@ -31,7 +32,15 @@ class Request:
 def new_parser(prog: str, summary: str, example: str, *, more: Sequence[str] = ()) -> argparse.ArgumentParser:
     """A parser with what every command understands."""
     parser = Parser(prog, summary, (example, *more))
-    parser.add_argument("--debug", action="store_true", help="tell on standard error what is done and tried")
+    group = parser.add_argument_group("messages")
+    group.add_argument("--debug", action="store_true", help="tell on standard error what is done and tried")
+    group.add_argument(
+        "--color",
+        metavar="WHEN",
+        choices=MODES,
+        default="auto",
+        help="auto: on a terminal, unless NO_COLOR is set; always; never",
+    )
     return parser
 
 

@@ -7,17 +7,30 @@ import json
 import re
 import sys
 from functools import lru_cache
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+from cvmfs_py.cli.colours import paint_cell, takes_colours
+from cvmfs_py.numerals import counted as counted
+
+if TYPE_CHECKING:
+    from cvmfs_py.cli.colours import Colour
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
-def write_line(line: bytes) -> None:
-    """Writes a line to standard output. A terminal gets `?` for control characters, which names may hold."""
+def write_line(line: bytes, cell: str = "", colour: Colour | None = None) -> None:
+    """Writes a line to standard output. A terminal gets `?` for control characters, which names may hold.
+
+    `cell` is what is shown in colour where that is wanted: a word between columns of blanks.
+    """
     stream = sys.stdout
-    if _is_terminal(stream):
-        text = line.decode("utf-8", "replace")
-        stream.write(_CONTROL.sub("?", text) + "\n")
+    is_terminal = _is_terminal(stream)
+    if is_terminal:
+        line = _CONTROL.sub("?", line.decode("utf-8", "replace")).encode("utf-8", "replace")
+    if colour is not None and takes_colours(1):
+        line = paint_cell(line, cell.encode(), colour)
+    if is_terminal:
+        stream.write(line.decode("utf-8", "replace") + "\n")
     else:
         stream.buffer.write(line + b"\n")
 
@@ -61,11 +74,6 @@ def date_text(timestamp_s: int) -> str:
         return f"{datetime.datetime.fromtimestamp(timestamp_s, datetime.UTC):%Y-%m-%dT%H:%M:%SZ}"
     except (ValueError, OverflowError, OSError):
         return f"second {timestamp_s}"
-
-
-def counted(count: int, word: str, plural: str = "") -> str:
-    """A number with its noun."""
-    return f"{count:,} {word if count == 1 else plural or word + 's'}"
 
 
 def table(rows: list[list[str]]) -> list[str]:

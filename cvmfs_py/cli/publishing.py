@@ -150,4 +150,4 @@ def tell_warnings(publication: Publication) -> None:
     for one in left_out[:_SHOWN_WARNINGS]:
         print(f"cvmfs-py: {show_path(one.path)}: {one.message}", file=sys.stderr)
     if len(left_out) > _SHOWN_WARNINGS:
-        print(f"cvmfs-py: and {len(left_out) - _SHOWN_WARNINGS} more warnings", file=sys.stderr)
+        print(f"cvmfs-py: and {counted(len(left_out) - _SHOWN_WARNINGS, 'more warning')}", file=sys.stderr)

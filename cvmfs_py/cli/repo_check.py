@@ -66,7 +66,8 @@ def run(options: argparse.Namespace) -> int:
         verdict = "everything is right" if not report.problems else "see above"
         print(
             f"{fqrn}: {counted(report.snapshots, 'snapshot')}, {counted(report.catalogs, 'catalog')},"
-            f" {counted(report.entries, 'entry', 'entries')}, {counted(report.objects, 'object')}: {verdict}"
+            f" {counted(report.entries, 'entry', 'entries')},"
+            f" {counted(report.objects, 'object')}: {verdict}"
         )
     if report.problems:
         raise IntegrityError(f"{counted(len(report.problems), 'problem')} in {fqrn}")

@@ -77,7 +77,8 @@ def run(options: argparse.Namespace) -> int:
     done = "would remove" if options.dry_run else "removed"
     print(
         f"{done} {counted(collection.removed_objects, 'object')} with {size_text(collection.removed_bytes)};"
-        f" {counted(collection.kept_roots, 'snapshot')} with {counted(collection.kept_objects, 'object')} stay"
+        f" {counted(collection.kept_roots, 'snapshot')} with {counted(collection.kept_objects, 'object')}"
+        f" {'stays' if collection.kept_roots == 1 else 'stay'}"
     )
     return 0
 

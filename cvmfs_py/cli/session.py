@@ -13,6 +13,7 @@ import trio
 from cvmfs_py.cli.failures import report, unwrap
 from cvmfs_py.cli.options import Request, request_of
 from cvmfs_py.cli.output import one_line
+from cvmfs_py.cli.waiting_line import WAITING_LINE
 from cvmfs_py.errors import UsageError
 
 if TYPE_CHECKING:
@@ -68,7 +69,18 @@ def run_on_finder(
 def run_async(function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
     """An event loop for one command. Ctrl-C arrives where the command waits, so that it leaves nothing half done."""
     _allow_open_files()
-    return trio.run(function, *arguments, restrict_keyboard_interrupt_to_checkpoints=True)
+    try:
+        return trio.run(_telling_waits, function, arguments, restrict_keyboard_interrupt_to_checkpoints=True)
+    finally:
+        WAITING_LINE.withdraw()
+
+
+async def _telling_waits(function: Callable[..., Awaitable[T]], arguments: tuple[Any, ...]) -> T:
+    if WAITING_LINE.is_usable:
+        from cvmfs_py.mount.waiting import start_telling
+
+        start_telling(WAITING_LINE.offer)
+    return await function(*arguments)
 
 
 def _allow_open_files() -> None:
@@ -86,9 +98,11 @@ async def _with_repository(
     options: argparse.Namespace,
     fresh: bool,
 ) -> None:
-    from cvmfs_py.mount.assemble import open_repository
+    from cvmfs_py.mount.assemble import load_wanted_settings, open_settled_repository
 
-    async with open_repository(wanted(request), fresh=fresh) as repository:
+    settings, warnings = await load_wanted_settings(wanted(request))
+    warn(warnings)  # at once: what is odd in the settings may be why it fails
+    async with open_settled_repository(settings, [], fresh=fresh) as repository:
         warn(repository.warnings)
         await work(repository, request.target.path, options)
 
@@ -99,10 +113,12 @@ async def _with_finder(
     from cvmfs_py.mount.assemble import load_wanted_settings, open_finder
 
     settings, warnings = await load_wanted_settings(wanted(request))
-    settings = replace(settings, root_hash=None)  # it needs no keys, but what this is about does
-    async with open_finder(settings, warnings) as finder:
-        await work(finder, options)
     warn(warnings)
+    settings = replace(settings, root_hash=None)  # it needs no keys, but what this is about does
+    more: list[str] = []
+    async with open_finder(settings, more) as finder:
+        await work(finder, options)
+    warn(more)
 
 
 def wanted(request: Request) -> Wanted:

@@ -57,7 +57,7 @@ async def show_entry(repository: Repository, path: bytes, options: argparse.Name
         ("path", located.path or b"/"),
         ("kind", _KINDS[kind]),
         ("mode", f"{stat.filemode(record['mode'])} ({stat.S_IMODE(record['mode']):04o})"),
-        ("size", f"{record['size']} bytes"),
+        ("size", f"{record['size']} {'byte' if record['size'] == 1 else 'bytes'}"),
         ("links", str(record["nlink"])),
         ("owner", f"{record['uid']}:{record['gid']}"),
         ("modified", f"{date_text(seconds).removesuffix('Z').replace('T', ' ')}.{fraction_ns:09d} UTC"),

@@ -12,8 +12,11 @@ import codecs
 import io
 import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from cvmfs_py.cli.colours import paint_messages, takes_colours
+from cvmfs_py.cli.waiting_line import WAITING_LINE, is_terminal
 from cvmfs_py.errors import CvmfsError
 
 if TYPE_CHECKING:
@@ -40,10 +43,13 @@ class _Output(io.FileIO):
     def __init__(self) -> None:
         super().__init__(1, "wb", closefd=False)
         self._has_failed = False
+        self._is_terminal = is_terminal(1)
 
     def write(self, data: ReadableBuffer, /) -> int:
         if self._has_failed:
             return memoryview(data).nbytes
+        if self._is_terminal:
+            WAITING_LINE.make_room(bytes(data))
         try:
             return super().write(data)
         except BrokenPipeError:
@@ -61,10 +67,14 @@ class _Messages(io.FileIO):
         super().__init__(2, "wb", closefd=False)
 
     def write(self, data: ReadableBuffer, /) -> int:
-        try:
-            return super().write(data)
-        except OSError:
-            return memoryview(data).nbytes
+        text = bytes(data)
+        WAITING_LINE.make_room(text)
+        if takes_colours(2):
+            text = paint_messages(text)
+        with suppress(OSError):
+            while text and (written := super().write(text)):
+                text = text[written:]
+        return memoryview(data).nbytes
 
 
 def guard() -> None:

@@ -40,6 +40,7 @@ class ConfigRepository:
     is_mounted: bool
     is_builtin: bool  # nobody configured it: this program's own choice on a machine without /etc/cvmfs
     is_needed: bool  # False where built-in knowledge is enough without it
+    is_spared: bool = False  # files of the repository's own say all that matters: no server is asked for this one
 
 
 def is_directory_visible(path: Path, environment: Mapping[str, str]) -> bool | None:

@@ -20,7 +20,7 @@ from cvmfs_py.config.parameters import BUILTIN, Kind
 from cvmfs_py.config.settings import Settings
 from cvmfs_py.config.shell import TIMEOUT_S
 from cvmfs_py.config.sources import Inputs, Sources, default_user_dir, find_config_repository_from, read_sources
-from cvmfs_py.config.spelling import find_intended
+from cvmfs_py.config.spelling import tell_misspelt
 from cvmfs_py.config.typed import parse_value
 from cvmfs_py.errors import ConfigError
 
@@ -67,11 +67,12 @@ def load_settings(
     builtin_keys = _fill_in_knowledge(inputs, sources)
     settings = _make_settings(inputs, sources, builtin_keys)
     if fqrn and require_servers and not settings.servers:
+        misspelt = "".join(f"; {text}" for text in tell_misspelt(inputs.overrides))
         raise ConfigError(
             f"no server is known for {fqrn}: `cvmfs-py config add {fqrn} --server URL --key FILE` makes it known; or "
             "set CVMFS_SERVER_URL (and CVMFS_PUBLIC_KEY or CVMFS_KEYS_DIR) in "
             f"{inputs.etc_dir / 'domain.d' / (domain_of(fqrn) + '.local')} or with --server and --key, or use a "
-            "configuration repository that knows the domain (CVMFS_CONFIG_REPOSITORY)"
+            f"configuration repository that knows the domain (CVMFS_CONFIG_REPOSITORY){misspelt}"
         )
     return settings
 
@@ -90,8 +91,8 @@ def find_config_repository(
     inputs = _make_inputs(
         fqrn, environment, etc_dir, user_dir, config_files, overrides, None, simple_parsing=simple_parsing
     )
-    is_domain_known = inputs.is_bare and domain_of(fqrn) in load_knowledge().domains
-    return find_config_repository_from(inputs, is_domain_known)
+    is_public = domain_of(fqrn) in load_knowledge().domains
+    return find_config_repository_from(inputs, inputs.is_bare and is_public, is_public)
 
 
 def resolve_fqrn(
@@ -185,11 +186,12 @@ def _make_settings(inputs: Inputs, sources: Sources, builtin_keys: tuple[KeyText
     }
     place = choose_cache_place(parameters, inputs.environment, os.geteuid())
     headers, complaints = combined.parse_tracing_headers(store.value("CVMFS_HTTP_TRACING_HEADERS") or "")
-    for name in inputs.overrides:
-        intended = find_intended(name)
-        if intended is not None:
-            store.warn(f"-o {name} is unknown; is {intended} meant?")
-    for message in (*place.warnings, *complaints, *combined.find_conflicts(parameters)):
+    for message in (
+        *tell_misspelt(inputs.overrides),
+        *place.warnings,
+        *complaints,
+        *combined.find_conflicts(parameters),
+    ):
         store.warn(message)
     fields.update(
         cache_dir=place.directory,

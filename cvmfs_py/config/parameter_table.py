@@ -149,7 +149,7 @@ _MOUNT: tuple[_Row, ...] = (
 _FILES: tuple[_Row, ...] = (
     ("DEFAULT_DOMAIN", Kind.OPTIONAL_TEXT, None, None, "domain of names without a dot"),
     ("MOUNT_DIR", Kind.PATH, None, "/cvmfs", "where a mounted configuration repository is looked for"),
-    ("CONFIG_REPOSITORY", Kind.OPTIONAL_TEXT, None, None, "repository that holds configuration files"),
+    ("CONFIG_REPOSITORY", Kind.OPTIONAL_TEXT, None, None, "repository that holds configuration files; empty: none"),
     ("CONFIG_REPO_REQUIRED", Kind.SWITCH, None, "no", "no repository without that one"),
     ("CLIENT_PROFILE", Kind.TEXT, None, "", "'single' for a machine on its own, 'custom' for none of the presets"),
     ("BASE_ENV", Kind.TEXT, None, "", "set once default.conf was read"),

@@ -16,6 +16,7 @@ in no defaults. Synchronous; reads the file system and runs /bin/sh.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 _FILE_LIMIT_BYTES = 1 << 20
 NO_DIRECTORY = "configuration repository directory does not exist"
 _CONFIG_REPOSITORY = "CVMFS_CONFIG_REPOSITORY"
+_SERVERS = "CVMFS_SERVER_URL"
+_KEYS = ("CVMFS_PUBLIC_KEY", "CVMFS_KEYS_DIR", "CVMFS_ROOT_HASH")  # what a repository is verified with
 _MOUNT_DIR = "CVMFS_MOUNT_DIR"
 _DEFAULT_MOUNT_DIR = "/cvmfs"
 # made by this program for every repository; a value from outside would be a lie
@@ -97,7 +100,9 @@ def read_sources(inputs: Inputs) -> Sources:
     return Sources(reading.store, reading.config_directory, repository, reading.mount_dir())
 
 
-def find_config_repository_from(inputs: Inputs, is_domain_known: bool) -> ConfigRepository | None:
+def find_config_repository_from(
+    inputs: Inputs, is_domain_known: bool, is_domain_public: bool
+) -> ConfigRepository | None:
     """The configuration repository that applies, from what is read before it: default.conf and default.d."""
     if inputs.config_files is not None:
         return None
@@ -108,13 +113,14 @@ def find_config_repository_from(inputs: Inputs, is_domain_known: bool) -> Config
         return None
     directory = ConfigTree(reading.mount_dir()).directory(name)
     is_builtin = reading.store.source(_CONFIG_REPOSITORY) == BUILTIN and _CONFIG_REPOSITORY not in reading.pinned
-    has_knowledge = is_domain_known or bool(reading.pinned.get("CVMFS_SERVER_URL"))
+    has_knowledge = is_domain_known or bool(reading.pinned.get(_SERVERS))
     return ConfigRepository(
         name,
         directory,
         is_mounted=reading.is_mounted(directory),
         is_builtin=is_builtin,
         is_needed=not (is_builtin and has_knowledge),
+        is_spared=reading.describes_itself(is_domain_public) and not reading.is_required(),
     )
 
 
@@ -129,6 +135,7 @@ class _Reading:
         self.config_directory: Path | None = None
         self._exported: dict[str, str] = {}
         self._mounted: dict[Path, bool] = {}
+        self._is_described = False
         self._layers = _pinned_layers(inputs, self.store)
         templates = repository_templates(inputs.fqrn)
         self.pinned = {
@@ -159,6 +166,8 @@ class _Reading:
         for name in names:
             self.read_file(etc_dir / "default.d" / name)
         self.store.protect(_CONFIG_REPOSITORY)
+        # Who says where a repository is and what vouches for it leaves nothing to be looked up.
+        self._is_described = _is_description(self.pinned) and not self.is_required()
 
     def read_other_files(self) -> None:
         etc_dir, fqrn = self.inputs.etc_dir, self.inputs.fqrn
@@ -212,13 +221,33 @@ class _Reading:
         return Path(self._value(_MOUNT_DIR) or _DEFAULT_MOUNT_DIR)
 
     def config_repository_name(self) -> str | None:
-        name = self._value(_CONFIG_REPOSITORY)
+        name = self.pinned.get(_CONFIG_REPOSITORY)  # empty: the user wants none
+        if name is None:
+            name = self.store.value(_CONFIG_REPOSITORY)
         if not name or not self.inputs.fqrn or name == self.inputs.fqrn:
+            return None
+        if self._is_described:
             return None
         if not is_valid_name(name):
             self.store.warn(f"invalid CVMFS_CONFIG_REPOSITORY: {name}")
             return None
         return name
+
+    def is_required(self) -> bool:
+        return bool(parse_switch(self._value("CVMFS_CONFIG_REPO_REQUIRED")))
+
+    def describes_itself(self, is_domain_public: bool) -> bool:
+        """Whether files of the machine for this repository, or its private domain, name servers and keys outright.
+
+        Those of a public domain come with packages, and lean on the configuration repository.
+        """
+        fqrn = self.inputs.fqrn
+        names = [f"config.d/{fqrn}"] if is_domain_public else [f"domain.d/{domain_of(fqrn)}", f"config.d/{fqrn}"]
+        values: dict[str, str] = {}
+        for path in (self.inputs.etc_dir / f"{name}.{kind}" for name in names for kind in ("conf", "local")):
+            with suppress(FileNotFoundError, ConfigError):  # told of when it is read in its turn
+                values.update(parse_simple(os.fsdecode(read_small_file(path, _FILE_LIMIT_BYTES))))
+        return _is_description({name: value for name, value in values.items() if "$" not in value})
 
     def is_mounted(self, directory: Path) -> bool:
         if directory not in self._mounted:
@@ -249,7 +278,7 @@ class _Reading:
                 self._exported[_MOUNT_DIR] = str(tree.root)
             self.read_file(directory / name)
             return
-        if parse_switch(self._value("CVMFS_CONFIG_REPO_REQUIRED")):
+        if self.is_required():
             raise ConfigError(
                 f"required configuration repository directory does not exist: {directory}; mount {repository}, or "
                 "unset CVMFS_CONFIG_REPO_REQUIRED"
@@ -281,6 +310,10 @@ def _pinned_layers(inputs: Inputs, store: ParameterStore) -> list[tuple[dict[str
         check_option_name(name)
     layers.append((dict(inputs.overrides), COMMAND_LINE))
     return layers
+
+
+def _is_description(values: Mapping[str, str]) -> bool:
+    return bool(values.get(_SERVERS)) and any(values.get(name) for name in _KEYS)
 
 
 def _is_own(name: str) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from cache.errors import CacheError
 from catalog.errors import CatalogError
-from cvmfs_py.errors import CvmfsError, FsError, NoProgressError
+from cvmfs_py.errors import CvmfsError, FsError, NoProgressError, in_full
 from cvmfs_py.fuse.errnos import errno_of
 
 if TYPE_CHECKING:
@@ -69,5 +69,5 @@ class Failures:
         if isinstance(error, NoProgressError) or not isinstance(error, _KNOWN):
             _log.error("%s at %s: %s", name, operation, error, exc_info=error)
         else:
-            _log.error("%s at %s: %s", name, operation, error)
+            _log.error("%s at %s: %s", name, operation, in_full(error))
         return number

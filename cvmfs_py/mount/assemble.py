@@ -5,6 +5,7 @@ Concurrency: an async context manager; what it yields is for the tasks of the sa
 
 from __future__ import annotations
 
+import logging
 import os
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,13 +14,14 @@ from typing import TYPE_CHECKING
 import trio
 
 from cache.memory import MemoryStore
+from cvmfs_py import logs
 from cvmfs_py.config.load import load_settings, resolve_fqrn
 from cvmfs_py.config.sources import NO_DIRECTORY
 from cvmfs_py.driver import Driver
 from cvmfs_py.errors import ConfigError
 from cvmfs_py.mount import wiring
 from cvmfs_py.mount.concurrency import first_error
-from cvmfs_py.mount.config_tree import provide_config_tree
+from cvmfs_py.mount.config_tree import Provided, provide_config_tree
 from cvmfs_py.mount.interrupts import run_interruptibly
 from cvmfs_py.mount.repository import Repository
 from cvmfs_py.mount.roots import ATTACHED_CATALOGS, RootFinder
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from cvmfs_py.config.settings import Settings
     from cvmfs_py.trust.keys import MasterKey
 
+_log = logging.getLogger(__name__)
 FRESH_LIMIT_BYTES = 512 << 20
 
 
@@ -45,15 +48,23 @@ class Wanted:
     simple_parsing: bool = False  # no shell reads the files
 
 
-async def load_wanted_settings(wanted: Wanted, *, require_servers: bool = True) -> tuple[Settings, list[str]]:
-    """The settings in force, with the configuration repository where one applies, and what the user should know."""
+async def load_wanted_settings(
+    wanted: Wanted, *, require_servers: bool = True, tell_all: bool = False
+) -> tuple[Settings, list[str]]:
+    """The settings in force, with the configuration repository where one applies, and what the user should know.
+
+    `tell_all`: for who asks what is wrong, also what was told today.
+    """
     environment = dict(os.environ)
-    fqrn, tree, warnings = wanted.name, None, list[str]()
+    fqrn, provided = wanted.name, Provided()
     if fqrn:
         fqrn = run_interruptibly(
             resolve_fqrn, fqrn, environment=environment, config_files=wanted.config_files, overrides=wanted.overrides
         )
-        tree, warnings = await provide_config_tree(fqrn, wanted.overrides, wanted.config_files, environment)
+        provided = await provide_config_tree(fqrn, wanted.overrides, wanted.config_files, environment)
+    trouble = provided.trouble
+    if trouble is not None:
+        _log.warning("%s", trouble.full, extra=logs.KNOWN)
     try:
         settings = run_interruptibly(
             load_settings,
@@ -61,16 +72,18 @@ async def load_wanted_settings(wanted: Wanted, *, require_servers: bool = True) 
             environment=environment,
             config_files=wanted.config_files,
             overrides=wanted.overrides,
-            config_tree=tree,
+            config_tree=provided.tree,
             require_servers=require_servers,
             simple_parsing=wanted.simple_parsing,
         )
     except ConfigError as error:
         # Why nothing is known of a domain is often that the repository which knows it could not be read.
-        raise ConfigError("; ".join([str(error), *warnings])) from error
-    # That it is not mounted either needs no saying where it was just said why it cannot be read.
-    others = [text for text in settings.warnings if not (warnings and text.startswith(NO_DIRECTORY))]
-    return settings, [*warnings, *others]
+        raise ConfigError("; ".join([str(error), *([trouble.full] if trouble is not None else [])])) from error
+    # That it is not mounted either is no news: it was provided in another way, or it was said why not.
+    warnings = [text for text in settings.warnings if not text.startswith(NO_DIRECTORY)]
+    if trouble is not None and (trouble.is_news() or tell_all):
+        warnings.insert(0, trouble.summary)
+    return settings, warnings
 
 
 @asynccontextmanager

@@ -2,7 +2,8 @@
 
 Its files find each other by path, so they are copied whole, once for each revision, below the cache directory; where
 the repository is mounted anyway, the mount is used. A copy is asked for news at most once in `FRESH_S`; when no server
-answers, the last copy serves, and without one the built-in knowledge.
+answers, the last copy serves, and without one the built-in knowledge; the log says so each time, the user is told once
+a day.
 
 Synchronous on the local disk: it runs before anything else does.
 """
@@ -13,16 +14,17 @@ import logging
 import os
 import shutil
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cache.errors import CacheError
 from catalog.errors import CatalogError
 from cvmfs_py.config.config_repository import ConfigTree
 from cvmfs_py.config.load import find_config_repository, load_settings
-from cvmfs_py.errors import CvmfsError, FetchError, FsError
+from cvmfs_py.errors import CvmfsError, FetchError, FsError, in_brief, in_full
 from cvmfs_py.mount import wiring
 from cvmfs_py.mount.interrupts import run_interruptibly
+from cvmfs_py.mount.once_a_day import is_due
 from cvmfs_py.places import find_stranger
 
 if TYPE_CHECKING:
@@ -41,54 +43,89 @@ _MINE = ("CVMFS_SERVER_URL", "CVMFS_PUBLIC_KEY", "CVMFS_KEYS_DIR", "CVMFS_ROOT_H
 _MINE_TOO = ("CVMFS_REPOSITORY_DATE", "CVMFS_EXTERNAL_URL")
 
 
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why there is no configuration repository, or only a copy of it."""
+
+    summary: str  # a short line
+    full: str
+    memo: Path | None = None  # remembers when the user was told
+
+    def is_news(self) -> bool:
+        """Whether the user is to be told, and has not been today; counts as told from then on."""
+        return self.memo is None or is_due(self.memo, time.time())
+
+
+@dataclass(frozen=True, slots=True)
+class Provided:
+    """A tree to load settings with; None where there is no need or no way."""
+
+    tree: ConfigTree | None = None
+    trouble: Trouble | None = None
+
+
 async def provide_config_tree(
     fqrn: str,
     overrides: Mapping[str, str],
     config_files: Sequence[Path] | None,
     environment: Mapping[str, str],
-) -> tuple[ConfigTree | None, list[str]]:
-    """A tree to load the settings of `fqrn` with, or None where there is no need or no way; and warnings."""
+) -> Provided:
     found = run_interruptibly(
         find_config_repository, fqrn, environment=environment, config_files=config_files, overrides=overrides
     )
-    if found is None or found.is_mounted:
-        return None, []
+    if found is None or found.is_mounted or found.is_spared:
+        return Provided()
     if found.is_builtin and overrides.get("CVMFS_SERVER_URL"):
-        return None, []  # the user says where it is, and nobody configured anything else
+        return Provided()  # the user says where it is, and nobody configured anything else
     # What was said about one repository is not said about the one that configures it.
     about_it = {name: value for name, value in overrides.items() if name not in (*_MINE, *_MINE_TOO)}
     its_environment = {name: value for name, value in environment.items() if name not in (*_MINE, *_MINE_TOO)}
     settings = run_interruptibly(
         load_settings, found.name, environment=its_environment, overrides=about_it, require_servers=False
     )
-    if not settings.servers:
-        return None, [f"no server is known for the configuration repository {found.name}; going on without it"]
     parent = settings.cache_dir / "config"
+    its_name = f"the configuration repository {found.name}"
+    if not settings.servers:
+        text = f"no server is known for {its_name}; going on without it"
+        return Provided(trouble=Trouble(text, text, _memo(parent, found.name)))
     # A shell runs what is in there: a cache of somebody else may be read, but not obeyed.
     stranger = find_stranger(parent, os.geteuid())
     if stranger is not None:
-        return None, [f"no copy of the configuration repository {found.name} is used: {parent} {stranger}"]
+        text = f"no copy of {its_name} is used: {parent} {stranger}"
+        return Provided(trouble=Trouble(text, text))
     tree = ConfigTree(parent / "current")
     stamp = parent / f"{found.name}.stamp"
     has_copy = tree.directory(found.name).is_dir()
+    usable = tree if has_copy else None
     if _is_fresh(stamp, has_copy=has_copy, retry_s=RETRY_NEEDED_S if found.is_needed else RETRY_S):
-        if not has_copy and found.is_needed:
-            return None, [f"the configuration repository {found.name} could not be read a moment ago; try again later"]
-        return (tree if has_copy else None), []
+        if has_copy:
+            return Provided(tree)
+        text = f"{its_name} could not be read a moment ago"
+        return Provided(trouble=Trouble(text, f"{text}; try again later", _memo(parent, found.name)))
     try:
         # The directory has to be a cache before anything else is put into it, or no cache would ever be made there.
         wiring.open_store(settings).close()
     except CacheError as error:
-        return None, [f"the configuration repository {found.name} cannot be read: {error}"]
+        text = f"{its_name} cannot be read: {error}"
+        return Provided(trouble=Trouble(text, text))
+    instead = "its last copy serves" if has_copy else "built-in knowledge serves"
     try:
-        warnings = await _update(settings, parent, tree, found.name)
+        why_offline = await _update(settings, parent, tree, found.name)
     except (CvmfsError, CacheError, CatalogError, OSError) as error:
         _touch(stamp, time.time() - FRESH_S + RETRY_S)
-        instead = "the last copy" if has_copy else "built-in knowledge"
-        warning = f"the configuration repository {found.name} cannot be read, {instead} serves: {error}"
-        return (tree if has_copy else None), [warning]
-    _touch(stamp, time.time() - (FRESH_S - RETRY_S if warnings else 0))
-    return tree, warnings
+        summary = f"{its_name} cannot be read ({in_brief(error)}); {instead}"
+        full = f"{its_name} cannot be read, {instead}: {in_full(error)}"
+        return Provided(usable, Trouble(summary, full, _memo(parent, found.name)))
+    if why_offline:
+        _touch(stamp, time.time() - FRESH_S + RETRY_S)
+        text = f"{its_name} cannot be read ({why_offline}); its last copy serves"
+        return Provided(tree, Trouble(text, text, _memo(parent, found.name)))
+    _touch(stamp, time.time())
+    return Provided(tree)
+
+
+def _memo(parent: Path, name: str) -> Path:
+    return parent / f"{name}.told"
 
 
 def _is_fresh(stamp: Path, *, has_copy: bool, retry_s: float) -> bool:
@@ -111,8 +148,8 @@ def _touch(stamp: Path, moment_s: float) -> None:
         _log.info("cannot remember when the configuration repository was read: %s", error)
 
 
-async def _update(settings: Settings, parent: Path, tree: ConfigTree, name: str) -> list[str]:
-    """Makes `parent/current` a copy of the newest revision, or of the last known one, and then there are warnings."""
+async def _update(settings: Settings, parent: Path, tree: ConfigTree, name: str) -> str:
+    """Makes `parent/current` a copy of the newest revision; or of the last known one, and then says why."""
     from cvmfs_py.mount.assemble import open_settled_repository
     from cvmfs_py.mount.copying import CopyRequest, copy_out
 
@@ -123,8 +160,7 @@ async def _update(settings: Settings, parent: Path, tree: ConfigTree, name: str)
         max_retries=0,
         use_geoapi=False,
     )
-    warnings: list[str] = []
-    async with open_settled_repository(quick, warnings) as repository:
+    async with open_settled_repository(quick, []) as repository:
         copy = parent / str(repository.root_hash)
         target = _begin_copy(copy, name)
         if target is not None:
@@ -134,8 +170,9 @@ async def _update(settings: Settings, parent: Path, tree: ConfigTree, name: str)
                 raise FsError(error.errno, f"it holds no configuration: {error}") from error
             if report.failures:
                 raise FetchError(report.failures[0])
+        why_offline = repository.root.why_offline
     _switch(parent, copy, name, tree)
-    return warnings
+    return why_offline
 
 
 def _begin_copy(copy: Path, name: str) -> Path | None:

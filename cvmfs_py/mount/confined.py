@@ -16,6 +16,7 @@ from cvmfs_py.mount.engines import ONE_MOUNT_ENGINES
 from cvmfs_py.mount.limits import raise_descriptor_limit
 from cvmfs_py.mount.opening import load_settings_of
 from cvmfs_py.mount.session import MountPlan, ended_by_signals, make_session, mount_options
+from cvmfs_py.mount.waiting import start_telling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from cvmfs_py.config.settings import Settings
     from cvmfs_py.fuse.handover import Handover
     from cvmfs_py.mount.assemble import Wanted
+    from cvmfs_py.mount.waiting import Line
 
 DEVICE = "private"
 
@@ -48,16 +50,27 @@ class ConfinedDaemon:
     """
 
     def __init__(
-        self, wanted: Sequence[tuple[Wanted, str | None]], explain: Callable[[BaseException], tuple[str, int]]
+        self,
+        wanted: Sequence[tuple[Wanted, str | None]],
+        explain: Callable[[BaseException], tuple[str, int]],
+        line: Line | None = None,
     ) -> None:
-        """Each with the tag that was written behind its name. `explain` makes words and an exit code of an error."""
+        """Each with the tag that was written behind its name. `explain` makes words and an exit code of an error.
+
+        `line` shows what is waited for until all are ready.
+        """
         self._wanted = wanted
         self.explain = explain
+        self._line = line
+        self._is_ready = False
         self._planned: list[tuple[MountPlan, Settings]] = []
 
     def plan(self) -> Sequence[Place]:
         raise_descriptor_limit()
-        loaded = trio.run(self._load)
+        try:
+            loaded = trio.run(self._load)
+        finally:
+            self._withdraw_line()
         engines = {settings.engine for settings in loaded}
         if len(loaded) > 1 and engines & ONE_MOUNT_ENGINES:
             raise UsageError("the engine pyfuse3 serves one repository only; use --engine channel")
@@ -70,18 +83,36 @@ class ConfinedDaemon:
         return places
 
     def serve(self, handovers: Sequence[Handover], ready: Callable[[], None]) -> None:
-        trio.run(self._serve, handovers, ready)
+        try:
+            trio.run(self._serve, handovers, ready)
+        finally:
+            self._withdraw_line()
 
     async def _load(self) -> list[Settings]:
+        self._start_telling()
         return [await load_settings_of(wanted) for wanted, _ in self._wanted]
 
     async def _serve(self, handovers: Sequence[Handover], ready: Callable[[], None]) -> None:
-        announcer = _Countdown(len(handovers), ready)
+        def done() -> None:
+            self._is_ready = True
+            self._withdraw_line()
+            ready()
+
+        self._start_telling()
+        announcer = _Countdown(len(handovers), done)
         async with ended_by_signals() as ending:
             async with trio.open_nursery() as nursery:
                 for (plan, settings), taken in zip(self._planned, handovers, strict=True):
                     nursery.start_soon(make_session(plan, settings, announcer).serve_handed_over, taken)
             ending.cancel_scope.cancel()
+
+    def _start_telling(self) -> None:
+        if self._line is not None:
+            start_telling(self._line.offer, lambda: not self._is_ready)
+
+    def _withdraw_line(self) -> None:
+        if self._line is not None:
+            self._line.withdraw()
 
 
 def _names(fqrns: Sequence[str], tags: Sequence[str | None]) -> list[str]:

@@ -23,11 +23,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
+from cvmfs_py import logs
 from cvmfs_py.errors import CvmfsError, MountError
 from cvmfs_py.mount import daemon_log
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
+
+    from cvmfs_py.mount.waiting import Line
 
 EXIT_MOUNT = 3
 EXIT_OTHER = 5
@@ -35,6 +38,7 @@ END_LIMIT_S = 3.0  # for ending by itself, and again for doing so when told
 MASK = 0o022
 _TEXT_LIMIT = 2000  # at most twelve bytes each: with all notes less than a pipe holds, so that no reader is waited for
 _NOTES_LIMIT_BYTES = 32 << 10
+_SILENCE_S = 1.0  # of a daemon that has no words for what it waits for
 
 
 class DaemonError(MountError):
@@ -67,6 +71,19 @@ class Announcer:
             self._notes_bytes += len(data)
             self._send(data)
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether somebody waits still."""
+        return self._fd >= 0
+
+    def tell_wait(self, text: str) -> None:
+        """What is waited for at this moment, or nothing; only as much as somebody reads."""
+        data = _encode({"wait": text[:_TEXT_LIMIT]})
+        poll = select.poll()
+        poll.register(self._fd, select.POLLOUT)
+        if len(data) <= select.PIPE_BUF and poll.poll(0):  # then it is taken whole, and at once
+            self._send(data)
+
     def ready(self, message: str = "") -> None:
         """The mount answers: the caller may go on."""
         self._send(_encode({"ready": message[:_TEXT_LIMIT]}))
@@ -96,13 +113,27 @@ def _encode(value: dict[str, object]) -> bytes:
 class ForegroundAnnouncer(Announcer):
     """For a daemon that stays in the foreground: its words go to standard error and output."""
 
-    def __init__(self) -> None:
+    def __init__(self, line: Line | None = None) -> None:
+        """`line` shows what is waited for until it is ready."""
         super().__init__(-1)
+        self._line = line
+        self._is_ready = False
+
+    @property
+    def is_heard(self) -> bool:
+        return not self._is_ready
+
+    def tell_wait(self, text: str) -> None:
+        if self._line is not None:
+            self._line.offer(text)
 
     def tell(self, text: str) -> None:
         print(f"cvmfs-py: {text}", file=sys.stderr, flush=True)
 
     def ready(self, message: str = "") -> None:
+        self._is_ready = True
+        if self._line is not None:
+            self._line.withdraw()
         if message:
             print(message, flush=True)
 
@@ -125,11 +156,12 @@ def start_daemon(
     kept_fds: Collection[int] = (),
     explain: Callable[[BaseException], Failure] = explain,
     hear: Callable[[str], None] = lambda text: None,
+    hear_wait: Callable[[str], None] = lambda text: None,
 ) -> str:
     """Runs `work` in a daemon; returns its words once it is ready. DaemonError when it does not become so in time.
 
     `work` gets the announcer and returns the daemon's exit code. `explain` makes words of what it raises, `hear` gets
-    what it tells before it is ready.
+    what it tells before it is ready, `hear_wait` several times a second what it waits for.
     """
     _check_threads()
     sys.stdout.flush()
@@ -141,7 +173,7 @@ def start_daemon(
         _become_daemon(work, Announcer(write_fd), log, kept_fds, explain)
     os.close(write_fd)
     try:
-        return _wait(pid, read_fd, deadline_s, log, hear)
+        return _wait(pid, read_fd, deadline_s, log, hear, hear_wait)
     except KeyboardInterrupt:
         _end(pid, at_once=True)
         raise
@@ -152,7 +184,14 @@ def start_daemon(
 # the caller's side
 
 
-def _wait(pid: int, read_fd: int, deadline_s: float, log: daemon_log.LogPlace, hear: Callable[[str], None]) -> str:
+def _wait(
+    pid: int,
+    read_fd: int,
+    deadline_s: float,
+    log: daemon_log.LogPlace,
+    hear: Callable[[str], None],
+    hear_wait: Callable[[str], None],
+) -> str:
     deadline = time.monotonic() + deadline_s
     poll = select.poll()
     poll.register(read_fd, select.POLLIN)
@@ -160,7 +199,10 @@ def _wait(pid: int, read_fd: int, deadline_s: float, log: daemon_log.LogPlace, h
     pending = b""
     while True:
         left_s = max(0.0, deadline - time.monotonic())
-        if not poll.poll(left_s * 1000):
+        if not poll.poll(min(left_s, _SILENCE_S) * 1000):
+            if left_s > _SILENCE_S:
+                hear_wait(f"waiting for the daemon (process {pid})")
+                continue
             _end(pid, at_once=True)
             raise DaemonError(EXIT_MOUNT, f"not ready after {deadline_s:g} s{_hint(last, log)}")
         data = os.read(read_fd, 65536)
@@ -174,6 +216,9 @@ def _wait(pid: int, read_fd: int, deadline_s: float, log: daemon_log.LogPlace, h
             if "failed" in value:
                 _end(pid)
                 raise DaemonError(int(value["exit_code"]), str(value["failed"]))
+            if "wait" in value:
+                hear_wait(str(value["wait"]))
+                continue
             last = str(value["note"])
             hear(last)
     # All that could tell anything is gone.
@@ -262,6 +307,8 @@ class _Telling(logging.Handler):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """A server that was left for another one is no news while the other one answers; an error names all."""
+        if logs.is_known(record):
+            return False
         return not record.name.startswith("cvmfs_py.network") and super().filter(record) is not False
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from catalog.errors import CatalogError
-from cvmfs_py.errors import CvmfsError
+from cvmfs_py.errors import CvmfsError, in_full
 from cvmfs_py.mount.roots import RootOrigin
 from cvmfs_py.mount.volume import load_snapshot
 
@@ -67,7 +67,7 @@ class Refresh:
             else:
                 self._show(root, await load_snapshot(finder, root, volume.files.snapshot.view))
         except (CvmfsError, CatalogError) as error:
-            self._go_offline(str(error))
+            self._go_offline(in_full(error))
             return False
         finally:
             del finder.warnings[known:]

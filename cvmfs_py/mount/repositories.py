@@ -20,7 +20,7 @@ import trio
 from cache.errors import CacheError
 from catalog.errors import CatalogError, show_path
 from cvmfs_py.config.fqrn import is_valid_name
-from cvmfs_py.errors import ConfigError, CvmfsError, FetchError, FsError, ObjectGoneError
+from cvmfs_py.errors import ConfigError, CvmfsError, FetchError, FsError, ObjectGoneError, in_full
 from cvmfs_py.fuse.volume import KernelTimes
 from cvmfs_py.fuse.wire_notices import pack_inval_entry, pack_inval_inode
 from cvmfs_py.mount.assemble import Wanted
@@ -168,7 +168,7 @@ class RepositoriesSpace:
         if isinstance(entry.failure, FsError):
             raise FsError(entry.failure.errno, str(entry.failure))
         if entry.failure is not None:
-            raise FetchError(str(entry.failure))
+            raise FetchError(in_full(entry.failure))
         if entry.volume is None:
             raise FetchError(f"{os.fsdecode(name)} could not be opened within {ATTACH_DEADLINE_S:g} s")
 
@@ -224,9 +224,9 @@ class RepositoriesSpace:
     def _explain(self, fqrn: str, error: Exception) -> Exception:
         """That there is no such repository is an ordinary answer; all else is trouble."""
         if isinstance(error, ConfigError | ObjectGoneError):
-            _log.debug("%s: %s", fqrn, error)
+            _log.debug("%s: %s", fqrn, in_full(error))
             return FsError(errno.ENOENT, f"there is no repository {fqrn}: {error}")
-        _log.warning("%s cannot be attached: %s", fqrn, error)
+        _log.warning("%s cannot be attached: %s", fqrn, in_full(error))
         return error
 
     def _let_go(self, name: bytes, entry: _Entry) -> None:

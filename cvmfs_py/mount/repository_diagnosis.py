@@ -18,6 +18,7 @@ from cvmfs_py.mount.assemble import load_wanted_settings, open_finder
 from cvmfs_py.mount.diagnosis import Check, Outcome
 from cvmfs_py.mount.roots import RootOrigin
 from cvmfs_py.network.server_time import fetch_server_time
+from cvmfs_py.numerals import counted
 from cvmfs_py.trust.whitelist import format_time
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ EXPIRES_SOON_S = 3 * 86400
 async def check_repository(wanted: Wanted) -> tuple[list[Check], Settings | None]:
     """The checks, and the settings for those of the cache; without a name, what can be checked without one."""
     try:
-        settings, warnings = await load_wanted_settings(wanted)
+        settings, warnings = await load_wanted_settings(wanted, tell_all=True)
     except ConfigError as error:
         return [Check("configuration", Outcome.FAILED, str(error), "cvmfs-py config check tells more")], None
     checks = [_check_configuration(settings, warnings)]
@@ -60,7 +61,9 @@ def _check_configuration(settings: Settings, warnings: list[str]) -> Check:
     if errors:
         return Check("configuration", Outcome.FAILED, "; ".join(errors), _config_command(settings))
     where = (
-        f"{len(settings.servers)} servers, proxy {settings.http_proxy or 'none'}" if settings.fqrn else "can be read"
+        f"{counted(len(settings.servers), 'server')}, proxy {settings.http_proxy or 'none'}"
+        if settings.fqrn
+        else "can be read"
     )
     found = f"{settings.fqrn}: {where}" if settings.fqrn else where
     if findings:
@@ -81,7 +84,7 @@ def _check_keys(settings: Settings) -> Check:
             return Check("keys", Outcome.NOT_NEEDED, f"the root hash vouches for itself ({error})")
         cure = "get the keys from the repository's owner and name them with --key or CVMFS_PUBLIC_KEY"
         return Check("keys", Outcome.FAILED, str(error), cure)
-    return Check("keys", Outcome.OK, f"{len(keys)} master key{'s' * (len(keys) != 1)}, the first from {keys[0].source}")
+    return Check("keys", Outcome.OK, f"{counted(len(keys), 'master key')}, the first from {keys[0].source}")
 
 
 async def _check_servers(settings: Settings) -> list[Check]:
@@ -186,4 +189,4 @@ def duration_text(duration_s: float) -> str:
     for unit_s, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
         if duration_s >= 2 * unit_s:
             return f"{duration_s / unit_s:.0f} {unit}"
-    return f"{duration_s:.0f} seconds"
+    return counted(round(duration_s), "second")

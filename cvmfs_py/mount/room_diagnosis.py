@@ -15,6 +15,7 @@ from cache.errors import CacheError
 from cvmfs_py.fuse.mountinfo import find_file_system, load_mounts
 from cvmfs_py.mount import wiring
 from cvmfs_py.mount.diagnosis import Check, Outcome
+from cvmfs_py.numerals import counted
 from cvmfs_py.places import can_be_used
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def check_cache(settings: Settings) -> Check:
         at_most = max(64, (free_bytes + used_bytes) * 9 // 10 >> 20)
         problems.append(("less than the limit", f"set CVMFS_QUOTA_LIMIT to {at_most} or less, or {cure}"))
     if room.f_files and room.f_favail < MINIMUM_FREE_INODES:
-        problems.append((f"only {room.f_favail} more files", cure))
+        problems.append((f"only {counted(room.f_favail, 'more file')}", cure))
     if kind in _REMOTE or kind.startswith("fuse"):
         problems.append(("a network file system is slow for this", "put it on a local disk (CVMFS_PY_CACHE_DIR)"))
     if kind in _VOLATILE:

@@ -21,7 +21,7 @@ from cache.ref import ObjectRef
 from catalog.errors import CatalogError
 from catalog.history import History
 from catalog.tree import CatalogTree
-from cvmfs_py.errors import FetchError, IntegrityError, NoSnapshotError, ObjectGoneError, TrustError
+from cvmfs_py.errors import FetchError, IntegrityError, NoSnapshotError, ObjectGoneError, TrustError, in_brief, in_full
 from cvmfs_py.mount.concurrency import first_error
 from cvmfs_py.mount.memory import Memory
 from cvmfs_py.trust.root_choice import RootChoice
@@ -74,6 +74,7 @@ class Root:
     trusted: TrustedRoot | None = None  # None: vouched for by its own hash, or by a preloaded cache
     answer: Answer | None = None  # the manifest as it came; None: nobody was asked or nobody answered
     tag: Tag | None = None
+    why_offline: str = ""  # in few words
 
     @property
     def content_hash(self) -> ContentHash:
@@ -215,7 +216,7 @@ class RootFinder:
             _log.debug("the last known root cannot be used: %s", second)
             raise error from second
         self._warn_offline(known.usable, error)
-        return Root(tree, RootOrigin.OFFLINE, known.trusted)
+        return Root(tree, RootOrigin.OFFLINE, known.trusted, why_offline=in_brief(error))
 
     def _deadline(self, has_other: bool) -> float:
         """Until when servers may answer. Nobody waits long for news who has a root to go on with."""
@@ -312,6 +313,7 @@ class RootFinder:
         return tree
 
     def _warn_offline(self, breadcrumb: Breadcrumb, error: Exception) -> None:
+        _log.info("no server offers a better revision: %s", in_full(error))
         self.warnings.append(
             f"using revision {breadcrumb.revision} of {self.settings.fqrn}, published on"
             f" {format_time(breadcrumb.timestamp_s)}, from the cache, because no server offers a better one: {error}"

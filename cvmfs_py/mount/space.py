@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from cvmfs_py.errors import FetchError, FsError
+from cvmfs_py.errors import FetchError, FsError, in_full
 
 if TYPE_CHECKING:
     from cvmfs_py.fuse.volume import Volume
@@ -48,7 +48,7 @@ class SingleSpace:
         with trio.move_on_after(PATIENCE_S):
             await self._decided.wait()
         if self._failure is not None:
-            raise FetchError(str(self._failure))
+            raise FetchError(in_full(self._failure))
         if self._volume is None:
             raise FetchError(f"the repository was not opened within {PATIENCE_S:g} s")
 

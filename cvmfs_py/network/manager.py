@@ -24,6 +24,7 @@ from cvmfs_py.network.outcomes import Outcome
 from cvmfs_py.network.proxy_list import plan_proxies
 from cvmfs_py.network.routes import Exhausted, Route, RouteOptions, RouteRequest, Routes
 from cvmfs_py.network.transport import TransportStatistics
+from cvmfs_py.network.waits import WAITS
 
 if TYPE_CHECKING:
     import random
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from cvmfs_py.network.client import AttemptEnd
     from cvmfs_py.network.options import NetworkConfig
     from cvmfs_py.network.proxy_list import ProxyPlan
+    from cvmfs_py.network.waits import Wait
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -118,11 +120,15 @@ class Manager:
             raise ConfigError(f"cannot fetch {what}: no server is configured; set CVMFS_SERVER_URL")
         self.counters.requests += 1
         request: RouteRequest | None = None
-        with trio.move_on_at(deadline):
-            await self.ready(deadline)
-            patient = deadline == math.inf
-            request = self.routes.begin(trio.current_time(), key=key, no_cache=no_cache, patient=patient)
-            return await self._try_routes(what, turn, attempt, request, deadline)
+        wait = WAITS.begin(what, trio.current_time())
+        try:
+            with trio.move_on_at(deadline):
+                await self.ready(deadline)
+                patient = deadline == math.inf
+                request = self.routes.begin(trio.current_time(), key=key, no_cache=no_cache, patient=patient)
+                return await self._try_routes(wait, turn, attempt, request, deadline)
+        finally:
+            WAITS.end(wait)
         self.counters.failures += 1
         if request is not None:
             raise FetchError(f"cannot fetch {what} in time", request.give_up("no answer yet"))
@@ -131,7 +137,7 @@ class Manager:
 
     async def _try_routes(
         self,
-        what: str,
+        wait: Wait,
         turn: Turn,
         attempt: Callable[[Route], Awaitable[tuple[AttemptEnd, T | None]]],
         request: RouteRequest,
@@ -141,9 +147,10 @@ class Manager:
             route = request.next_route(trio.current_time())
             if isinstance(route, Exhausted):
                 self.counters.failures += 1
-                raise _failure(what, route)
+                raise _failure(wait.what, route)
             if route.sleep_s_before:
                 self.counters.retries += 1
+                wait.again_at = trio.current_time() + route.sleep_s_before
                 await trio.sleep(route.sleep_s_before)
             await self.limiter.acquire(turn)
             try:
@@ -154,13 +161,15 @@ class Manager:
                     share_s = max(round((deadline - trio.current_time()) / 2, 1), 0.1)
                     route = replace(route, timeout_s=min(route.timeout_s or share_s, share_s))
                 self.counters.attempts += 1
+                wait.host, wait.proxy = route.host, route.proxy.name
                 end, result = await attempt(route)
             finally:
                 self.limiter.release()
             request.report(end.outcome, trio.current_time(), end.reason)
             if end.outcome is Outcome.OK and result is not None:
                 return result
-            _log.debug("(manager '%s') %s: %s [%s]", self.name, what, end.reason, end.outcome.text)
+            wait.trouble = end.reason or end.outcome.text
+            _log.debug("(manager '%s') %s: %s [%s]", self.name, wait.what, end.reason, end.outcome.text)
 
     async def close(self) -> None:
         await self.client.close()

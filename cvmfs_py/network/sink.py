@@ -12,6 +12,7 @@ from cache.address import Digester, Kind
 from cache.store import exact_size_bytes
 from cvmfs_py.errors import IntegrityError
 from cvmfs_py.network.inflate import InflateError, Inflater, Verbatim, inflater_for
+from cvmfs_py.numerals import counted
 
 if TYPE_CHECKING:
     from cache.pins import Pin
@@ -71,7 +72,7 @@ class Sink:
     def expect(self, stored_bytes: int) -> None:
         """Refuses a body whose announced length is too large, before any of it is read."""
         if stored_bytes > self._stored_limit_bytes:
-            raise self._corrupted(f"larger than expected: {stored_bytes} bytes announced")
+            raise self._corrupted(f"larger than expected: {counted(stored_bytes, 'byte')} announced")
 
     def feed(self, data: bytes) -> None:
         """The next stored bytes. Raises IntegrityError as soon as they cannot be the object any more."""
@@ -79,7 +80,7 @@ class Sink:
             return
         self.stored_bytes += len(data)
         if self.stored_bytes > self._stored_limit_bytes:
-            raise self._corrupted(f"larger than expected: more than {self._stored_limit_bytes} bytes sent")
+            raise self._corrupted(f"larger than expected: more than {counted(self._stored_limit_bytes, 'byte')} sent")
         self._digester.update(data)
         try:
             if self._inflater is None:
@@ -91,7 +92,7 @@ class Sink:
             for content in self._inflater.feed(data, self._limit_bytes):
                 self.content_bytes += len(content)
                 if self.content_bytes > self._limit_bytes:
-                    raise self._corrupted(f"larger than expected: content above {self._limit_bytes} bytes")
+                    raise self._corrupted(f"larger than expected: content above {counted(self._limit_bytes, 'byte')}")
                 self._transaction.write(content)
         except InflateError as error:
             raise self._corrupted(str(error)) from error
@@ -108,7 +109,7 @@ class Sink:
             raise self._corrupted("truncated stream")
         exact_bytes = exact_size_bytes(self._ref)
         if exact_bytes is not None and self.content_bytes != exact_bytes:
-            raise self._corrupted(f"{self.content_bytes} bytes of content instead of {exact_bytes}")
+            raise self._corrupted(f"{counted(self.content_bytes, 'byte')} of content instead of {exact_bytes:,}")
         return self._transaction.commit()
 
     def _corrupted(self, reason: str) -> IntegrityError:

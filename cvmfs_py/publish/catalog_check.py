@@ -14,6 +14,7 @@ from cache.address import hash_bytes
 from catalog.content import file_spans
 from catalog.errors import CatalogError, show_path
 from cvmfs_py.errors import CvmfsError
+from cvmfs_py.numerals import counted
 from cvmfs_py.publish.counter_check import OwnCounts, SubtreeCounts
 from cvmfs_py.publish.entry_check import entry_problems
 from cvmfs_py.publish.tree import MARKER
@@ -115,7 +116,8 @@ class CatalogChecker:
         self._report.entries += rows
         in_table = catalog.row_count()
         if in_table != rows:
-            self._problem(f"{in_table - rows} rows in the catalog of {show_path(catalog.mountpoint)} are unreachable")
+            lost, verb = counted(in_table - rows, "row"), "is" if in_table - rows == 1 else "are"
+            self._problem(f"{lost} in the catalog of {show_path(catalog.mountpoint)} {verb} unreachable")
         for members in groups.values():
             self._check_group(members)
         self._report.problems += counts.problems(catalog)
@@ -143,7 +145,7 @@ class CatalogChecker:
         shown = show_path(directory.path)
         links = directory.subdirectories + 2
         if directory.entry.link_count != links:
-            self._problem(f"{shown} says that it has {directory.entry.link_count} links, and has {links}")
+            self._problem(f"{shown} says that it has {counted(directory.entry.link_count, 'link')}, and has {links}")
         if directory.path == catalog.mountpoint:
             if directory.path and not directory.has_marker:
                 self._problem(f"the nested catalog of {shown} has no {MARKER.decode()}")
@@ -188,14 +190,14 @@ class CatalogChecker:
             with suppress(FileNotFoundError):
                 os.unlink(self._extracted)
         if ref.size_bytes is not None and size_bytes != ref.size_bytes:
-            self._problem(f"{ref} has {size_bytes} bytes, but its catalog says {ref.size_bytes}")
+            self._problem(f"{ref} has {counted(size_bytes, 'byte')}, but its catalog says {ref.size_bytes:,}")
 
     def _check_group(self, members: list[tuple[bytes, Entry]]) -> None:
         path, first = members[0]
         if any(entry.link_count != len(members) for _, entry in members):
-            self._problem(
-                f"{show_path(path)} says that it has {first.link_count} hard links, and {len(members)} are there"
-            )
+            said = counted(first.link_count, "hard link")
+            there = "1 is" if len(members) == 1 else f"{len(members)} are"
+            self._problem(f"{show_path(path)} says that it has {said}, and {there} there")
         if len({member.rpartition(b"/")[0] for member, _ in members}) > 1:
             self._problem(f"the hard links of {show_path(path)} are in more than one directory")
         differing = [name for name in _SAME_IN_GROUP if len({getattr(entry, name) for _, entry in members}) > 1]

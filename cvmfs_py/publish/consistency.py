@@ -19,6 +19,7 @@ from catalog.reader import Catalog
 from catalog.reflog import Reflog
 from catalog.transitions import catalog_ref
 from cvmfs_py.errors import CvmfsError, PublishError, Refusal, TrustError
+from cvmfs_py.numerals import counted
 from cvmfs_py.publish.catalog_check import CatalogChecker, Mounted
 from cvmfs_py.publish.counter_check import total_counters
 from cvmfs_py.publish.databases import references_of
@@ -127,7 +128,8 @@ class _Checker:
             checked = self._done[key]
             recorded_bytes = mounted.transition.size_bytes if mounted.transition else size_bytes
             if checked is not None and recorded_bytes not in (None, 0, checked.size_bytes):
-                self._problem(f"{mounted.ref} has {checked.size_bytes} bytes, but {recorded_bytes} are recorded for it")
+                size = counted(checked.size_bytes, "byte")
+                self._problem(f"{mounted.ref} has {size}, but {recorded_bytes:,} are recorded for it")
             if checked is not None and mounted.transition is None and checked.revision != revision:
                 self._problem(f"{mounted.ref} is of revision {checked.revision}, but {revision} is recorded for it")
             if mounted.siblings is not None:

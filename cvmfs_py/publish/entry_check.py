@@ -6,6 +6,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from catalog import flags as bits
+from cvmfs_py.numerals import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,9 +34,9 @@ def entry_problems(entry: Entry, *, before_2_1: bool) -> Iterator[str]:
         yield "is wrong: only symbolic links have targets, and all of them have"
     elif kind == stat.S_IFLNK and entry.size not in (0, len(entry.symlink)):
         # 0 is in a tar header, and so in what the reference server makes of one; no client looks at it
-        yield f"has a target of {len(entry.symlink)} bytes, and {entry.size} are recorded"
+        yield f"has a target of {counted(len(entry.symlink), 'byte')}, and {entry.size:,} are recorded"
     if kind in _SIZELESS and entry.size:
-        yield f"is no file and has a size of {entry.size} bytes"
+        yield f"is no file and has a size of {counted(entry.size, 'byte')}"
     if kind != stat.S_IFREG and entry.digest:
         yield "is no regular file and has a hash"
 
@@ -60,4 +61,4 @@ def _link_problems(entry: Entry) -> Iterator[str]:
         if entry.hardlinks >> 32:
             yield "is a directory in a group of hard links"
     elif entry.link_count > 1 and not entry.hardlink_group:
-        yield f"says that it has {entry.link_count} hard links, and is in no group of them"
+        yield f"says that it has {counted(entry.link_count, 'hard link')}, and is in no group of them"

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Self
 
 from cache.address import Kind
 from cvmfs_py.errors import PublishError
+from cvmfs_py.numerals import counted
 from cvmfs_py.publish import current as now_published
 from cvmfs_py.publish import tags as tagging
 from cvmfs_py.publish.databases import change_history, read_tags, reflog_is_current
@@ -238,7 +239,7 @@ class Publication:
             raise self.storage.failed("written to", error) from error
         if damaged:
             self.warnings.append(
-                f"removed what a power failure left of an earlier publication: {damaged} damaged objects"
+                f"removed what a power failure left of an earlier publication: {counted(damaged, 'damaged object')}"
             )
 
     def _next_revision(self) -> int:

@@ -9,6 +9,7 @@ from catalog.errors import show_path
 from catalog.new_entry import DIRECTORY_SIZE, NewEntry, file_flags, kind_flags
 from catalog.xattrs import pack_xattr_blob
 from cvmfs_py.errors import PublishError
+from cvmfs_py.numerals import counted
 from cvmfs_py.publish.attributes import TreeWarning
 from cvmfs_py.publish.settings import COMPRESSION_CODES
 
@@ -80,7 +81,7 @@ def file_row(
             raise PublishError(f"the chunks of {show_path(path)} do not fit together at byte {position}")
         position += chunk.size
     if chunks and position != content.size_bytes:
-        raise PublishError(f"the chunks of {show_path(path)} cover {position} of {content.size_bytes} bytes")
+        raise PublishError(f"the chunks of {show_path(path)} cover {position} of {counted(content.size_bytes, 'byte')}")
     if len({one.algorithm for one in (content_hash, *(chunk.content_hash for chunk in chunks)) if one}) > 1:
         raise PublishError(f"the objects of {show_path(path)} have hashes of several algorithms")
     flags = file_flags(content_hash, chunks, COMPRESSION_CODES[compression], is_external, is_direct_io)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cache.address import Algorithm
 from cvmfs_py.config.fqrn import check_name
 from cvmfs_py.errors import ConfigError
+from cvmfs_py.numerals import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,14 +53,15 @@ class RepositorySettings:
         if self.compression not in COMPRESSION_CODES:
             raise ConfigError(f"there is no compression {self.compression!r}: use {_names(COMPRESSION_CODES)}")
         if not 1 <= self.ttl_s < _MAXIMUM:
-            raise ConfigError(f"a time to live of {self.ttl_s} seconds makes no sense: give at least 1")
+            raise ConfigError(f"a time to live of {self.ttl_s} s makes no sense: give at least 1")
         if not 1 <= self.chunk_min_bytes <= self.chunk_average_bytes <= self.chunk_max_bytes < _MAXIMUM:
             raise ConfigError(
                 f"chunks of {self.chunk_min_bytes} to {self.chunk_max_bytes} bytes, {self.chunk_average_bytes} on the "
                 "average, cannot be: minimum, average and maximum must rise and stay below 2 GiB"
             )
         if self.auto_catalog_entries is not None and self.auto_catalog_entries < 2:
-            raise ConfigError(f"catalogs of at most {self.auto_catalog_entries} entries cannot be: give at least 2")
+            most = counted(self.auto_catalog_entries, "entry", "entries")
+            raise ConfigError(f"catalogs of at most {most} cannot be: give at least 2")
 
     @property
     def chunking_above_bytes(self) -> int:

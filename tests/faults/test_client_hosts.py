@@ -181,8 +181,10 @@ def test_groups_of_proxies(tmp_path: Path, repository: Repository, web: Nginx, p
                 assert len(proxy.log) >= seen[0] + len(FILES)
         client = make_client(tmp_path / "none", repository, web.url, HTTP_PROXY=f"{dead[0]}|{dead[1]};{denying.url}")
         message = refuse(client.run("ls", FQRN), "check the network, the servers and the proxies")
+        assert f"{web.url}/cvmfs/{FQRN} via 2 proxies: connection refused" in message
+        in_full = client.run("ls", "--debug", FQRN).errors
         for url in dead[:2]:
-            assert f"{web.url}/cvmfs/{FQRN} via {url}: connection refused" in message
+            assert f"{web.url}/cvmfs/{FQRN} via {url}: connection refused" in in_full
         assert f"via {denying.url}: HTTP 403 (ERR_ACCESS_DENIED" in message
 
 

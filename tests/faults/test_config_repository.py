@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.simulator.command import PROGRAM, Finished, Running, in_mount_namespace
-from tests.simulator.fault_server import FaultServer, Silence, refused_port
+from tests.simulator.fault_server import FaultServer, Silence, answer, refused_port
 from tests.simulator.repository import Repository
 from tests.simulator.slow_server import SlowServer
 from tests.simulator.tree import Directory, File
@@ -69,6 +69,11 @@ class Machine:
         stamp = self.cache / "config" / f"{CONFIG}.stamp"
         moment_s = stamp.stat().st_mtime - by_s
         os.utime(stamp, (moment_s, moment_s))
+
+    def shift_memo(self, by_s: int) -> None:
+        """As if the user had been told so much later, or earlier."""
+        memo = self.cache / "config" / f"{CONFIG}.told"
+        memo.write_text(f"{int(memo.read_text()) + by_s}\n")
 
 
 class World:
@@ -177,17 +182,27 @@ def test_its_server_is_dead(tmp_path: Path, world: World, config_server: Nginx) 
     config_server.kill()
     works(hello(machine))  # nobody needed to ask
     machine.age(3601)
-    works(hello(machine), f"using revision 1 of {CONFIG}")
+    told = f"cvmfs-py: the configuration repository {CONFIG} cannot be read (connection refused); its last copy serves"
+    works(hello(machine), told)
     works(hello(machine))  # nobody asks again so soon
     machine.age(181)
-    works(hello(machine), f"using revision 1 of {CONFIG}")
+    works(hello(machine))  # the user was told today
+    machine.age(181)
+    assert told.removeprefix("cvmfs-py: ") in machine.run("cat", "--debug", f"{DATA}:/hello").errors
+    machine.age(181)
+    assert f"Warning: {told.removeprefix('cvmfs-py: ')}" in machine.run("config", "check", DATA).output.decode()
+    for by_s in (-86400, 1000, 10**6):  # a day later; and a clock that was set back
+        machine.age(181)
+        machine.shift_memo(by_s)
+        works(hello(machine), told)
     with FaultServer(lambda _: Silence()) as silent:
         config = machine.etc / "cvmfs" / "config.d" / f"{CONFIG}.conf"
         config.write_text(config.read_text().replace(config_server.url, silent.url))
         (machine.cache / "state" / f"{CONFIG}.unanswered").unlink()
         machine.age(181)
+        machine.shift_memo(-86400)
         done = hello(machine)
-        works(done, f"using revision 1 of {CONFIG}")
+        works(done, f"the configuration repository {CONFIG} cannot be read (no answer")
         assert done.elapsed_s < 4
 
 
@@ -198,7 +213,7 @@ def test_its_server_was_never_reached(tmp_path: Path, world: World) -> None:
         assert (done.code, done.output) == (2, b""), done
         assert len(done.error_lines) == 1
         assert f"no server is known for {DATA}" in done.errors
-        reason = "cannot be read, built-in knowledge serves" if is_first else "could not be read a moment ago"
+        reason = "cannot be read, built-in knowledge serves: " if is_first else "could not be read a moment ago"
         assert f"the configuration repository {CONFIG} {reason}" in done.errors
         assert ("connection refused" in done.errors) is is_first
     machine.age(11)
@@ -206,8 +221,9 @@ def test_its_server_was_never_reached(tmp_path: Path, world: World) -> None:
     machine.age(181)
     done = machine.run("config", "show", "sft.cern.ch")
     assert done.code == 0, done
-    assert len(done.error_lines) == 1, done
-    assert f"the configuration repository {CONFIG} cannot be read, built-in knowledge serves" in done.errors
+    told = f"the configuration repository {CONFIG} cannot be read (connection refused); built-in knowledge serves"
+    assert done.errors == f"cvmfs-py: {told}\n"
+    assert machine.run("config", "show", "sft.cern.ch").errors == ""
     assert "CVMFS_SERVER_URL='http://" in done.output.decode()
 
 
@@ -254,7 +270,8 @@ def test_one_that_is_not_to_be_trusted(tmp_path: Path, world: World, data_server
     world.publish(f"http://127.0.0.1:{refused_port()}")
     world.config.write_whitelist(expires=datetime(2021, 1, 1, tzinfo=UTC))
     machine.age(3601)
-    works(hello(machine), f"using revision 1 of {CONFIG}")
+    expired = f"the whitelist (.cvmfswhitelist) of {CONFIG} has expired"
+    works(hello(machine), f"the configuration repository {CONFIG} cannot be read ({expired}); its last copy serves")
     # Where there is no copy of it, it does not count at all.
     shutil.rmtree(machine.cache)
     done = hello(machine)
@@ -278,6 +295,84 @@ def test_many_first_starts_at_once(tmp_path: Path, world: World, config_server: 
     assert sorted(path.name for path in (machine.cache / "config").iterdir()) == sorted(
         ["current", f"{CONFIG}.stamp", str(world.config.head.root_hash)]
     )
+
+
+def test_many_that_miss_it_at_once(tmp_path: Path, world: World, config_server: Nginx) -> None:
+    machine = make_machine(tmp_path, world, config_server.url)
+    works(hello(machine))
+    config_server.kill()
+    machine.age(3601)
+    done = [running.finish() for running in [machine.start("cat", f"{DATA}:/hello") for _ in range(6)]]
+    assert [each.code for each in done] == [0] * 6
+    assert sum(len(each.error_lines) for each in done) == 1, done
+
+
+def own_files(place: Path, world: World, url: str) -> None:
+    """Where the repository is, and what vouches for it."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(f"CVMFS_SERVER_URL={url}/cvmfs/@fqrn@\nCVMFS_PUBLIC_KEY={world.data.master_public_key}\n")
+
+
+def test_who_describes_a_repository_does_not_need_it(tmp_path: Path, world: World, data_server: Nginx) -> None:
+    key, user_files = str(world.data.master_public_key), ".config/cvmfs-py"
+    with FaultServer(lambda _: answer(500)) as config_server:
+        machine = make_machine(tmp_path, world, config_server.url)
+        works(machine.run("cat", f"{data_server.url}/cvmfs/{DATA}:/hello", "--key", key))
+        works(machine.run("cat", f"{DATA}:/hello", "--server", data_server.url, "--key", key))
+        for place in (
+            machine.home / user_files / "default.conf",
+            machine.home / user_files / "config.d" / f"{DATA}.conf",
+            machine.etc / "cvmfs" / "config.d" / f"{DATA}.conf",
+            machine.etc / "cvmfs" / "domain.d" / "example.org.local",
+        ):
+            own_files(place, world, data_server.url)
+            works(hello(machine))
+            place.unlink()
+        machine.environment["CVMFS_SERVER_URL"] = f"{data_server.url}/cvmfs/@fqrn@"
+        machine.environment["CVMFS_PUBLIC_KEY"] = key
+        works(hello(machine))
+        assert config_server.paths == []
+        # What only adds to what others say is no description.
+        own = machine.etc / "cvmfs" / "config.d" / f"{DATA}.conf"
+        own.parent.mkdir(exist_ok=True)
+        own.write_text(f'CVMFS_SERVER_URL="$CVMFS_SERVER_URL;http://x"\nCVMFS_PUBLIC_KEY={key}\n')
+        del machine.environment["CVMFS_SERVER_URL"]
+        assert "cannot be read" in hello(machine).errors
+        assert config_server.paths
+
+
+def test_a_required_one_is_asked_all_the_same(tmp_path: Path, world: World, data_server: Nginx) -> None:
+    required = "CVMFS_HTTP_PROXY=DIRECT\nCVMFS_CONFIG_REPO_REQUIRED=yes\n"
+    machine = make_machine(tmp_path, world, f"http://127.0.0.1:{refused_port()}", **{"default.conf": required})
+    key = str(world.data.master_public_key)
+    done = machine.run("cat", f"{DATA}:/hello", "--server", data_server.url, "--key", key)
+    assert done.code == 2, done
+    assert "required configuration repository" in done.errors
+
+
+def test_an_empty_name_means_none(tmp_path: Path, world: World) -> None:
+    with FaultServer(lambda _: answer(500)) as config_server:
+        machine = make_machine(tmp_path, world, config_server.url)
+        user_file = machine.home / ".config" / "cvmfs-py" / "default.conf"
+        user_file.parent.mkdir(parents=True)
+
+        def asked_for(*options: str) -> int:
+            done = machine.run("config", "show", *options, "sft.cern.ch")
+            assert (done.code, done.errors) == (0, ""), done
+            return len(config_server.paths)
+
+        assert asked_for("-o", "CVMFS_CONFIG_REPOSITORY=") == 0
+        user_file.write_text("CVMFS_CONFIG_REPOSITORY=\n")
+        assert asked_for() == 0
+        user_file.unlink()
+        machine.environment["CVMFS_CONFIG_REPOSITORY"] = ""
+        assert asked_for() == 0
+        del machine.environment["CVMFS_CONFIG_REPOSITORY"]
+        (machine.etc / "cvmfs" / "default.d" / "60-none.conf").write_text("CVMFS_CONFIG_REPOSITORY=\n")
+        assert asked_for() == 0
+        shutil.rmtree(machine.etc / "cvmfs")
+        assert asked_for("-o", "CVMFS_CONFIG_REPOSITORY=") == 0  # nor what is built in
+        assert not (machine.cache / "config").exists()
 
 
 def test_it_is_killed_in_the_middle(tmp_path: Path, world: World, data_server: Nginx) -> None:

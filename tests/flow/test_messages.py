@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cvmfs_py.cli.app import run
+from cvmfs_py.cli.app import COMMANDS, run
+from tests.house.readme import parser_of
+from tests.mount.mounting import why_no_mounts
+from tests.simulator.command import Client, in_mount_namespace
 from tests.simulator.signing import MasterKey
 
 if TYPE_CHECKING:
@@ -133,13 +136,83 @@ def test_what_is_not_there_or_not_right(
     assert words in errors
 
 
+TELLING = [
+    ["ls", "REPO"],
+    ["stat", "REPO:/hello.txt"],
+    ["cat", "REPO:/hello.txt"],
+    ["cp", "-q", "REPO:/hello.txt", "copy"],
+    ["tags", "REPO"],
+    ["info", "REPO"],
+    ["verify", "-q", "REPO"],
+    ["cache", "status"],
+    ["cache", "ls"],
+    ["cache", "gc"],
+    ["cache", "check", "-q"],
+    ["cache", "pin", "-q", "REPO:/hello.txt"],
+    ["cache", "unpin", "REPO:/hello.txt"],
+    ["config", "show", "REPO"],
+    ["config", "check", "REPO"],
+    ["config", "parameters"],
+    ["doctor", "REPO"],
+    ["mount", "REPO", "mnt"],
+    ["mount", "--all", "mnt"],
+    ["exec", "REPO", "--", "true"],
+    ["shell", "REPO"],
+]
+MOUNTING = ("mount", "exec", "shell", "doctor")
+
+
+def test_every_command_with_parameters_is_tried() -> None:
+    found = [name for name in COMMANDS if "-o" in parser_of(name)._option_string_actions]
+    assert sorted(found) == sorted({words[0] for words in TELLING})
+
+
+MISSPELT = "-o CVMFS_TIMOUT is unknown; is CVMFS_TIMEOUT meant?"
+
+
+def is_told(arguments: list[str], output: str, errors: str) -> bool:
+    """Once; by who looks for what is wrong among what was found."""
+    if arguments[0] == "doctor" or arguments[:2] == ["config", "check"]:
+        return output.count(MISSPELT) == 1
+    return errors == f"cvmfs-py: {MISSPELT}\n"
+
+
+@pytest.mark.parametrize("arguments", [each for each in TELLING if each[0] not in MOUNTING], ids=" ".join)
 def test_a_misspelt_parameter_is_told_and_the_command_goes_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["cat", "REPO:/hello.txt", "--key", "KEY", "--config", "settings", "-o", "CVMFS_TIMOUT=1"]
-    code, output, errors = tell(arguments, tmp_path, capsys)
-    assert (code, output) == (0, "hello, world\n")
-    assert errors == "cvmfs-py: -o CVMFS_TIMOUT is unknown; is CVMFS_TIMEOUT meant?\n"
+    common = ["--config", "settings", "--key", "KEY", "--cache-dir", "cache"]
+    if arguments[0] == "cache":
+        assert tell(["cache", "pin", "-q", "REPO:/hello.txt", *common], tmp_path, capsys)[0] == 0
+    code, output, errors = tell([*arguments, *common, "-o", "CVMFS_TIMOUT=1"], tmp_path, capsys)
+    assert code == 0, errors
+    assert is_told(arguments, output, errors), (output, errors)
+
+
+@pytest.mark.skipif(bool(why_no_mounts()), reason=why_no_mounts())
+@pytest.mark.parametrize("arguments", [each for each in TELLING if each[0] in MOUNTING], ids=" ".join)
+def test_a_misspelt_parameter_of_a_mount_is_told(arguments: list[str], tmp_path: Path) -> None:
+    (tmp_path / "mnt").mkdir()
+    wrapper = in_mount_namespace("trap 'umount -l mnt 2>/dev/null || true' EXIT; SHELL=/bin/true; export SHELL")
+    wrapper[-2] = wrapper[-2].replace('exec "$@"', '"$@"')  # so that it unmounts
+    client = Client(tmp_path, "zoo.test.org", [], KEY, SERVER_URL=f"file://{tmp_path}/www/zoo.test.org")
+    words = [word.replace("REPO", client.fqrn) for word in arguments]
+    done = client.run(words[0], "-o", "CVMFS_TIMOUT=1", *words[1:], wrapper=wrapper)
+    assert done.code == 0, done
+    assert is_told(arguments, done.output.decode(), done.errors), done
+
+
+@pytest.mark.parametrize(
+    ("option", "intended"), [("CVMFS_SERVER_URLL", "CVMFS_SERVER_URL"), ("HTTP_PROXY", "CVMFS_HTTP_PROXY")]
+)
+def test_a_misspelt_parameter_is_told_also_when_nothing_works(
+    option: str, intended: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for target in ("nobody.knows.this", "http://127.0.0.1:1/cvmfs/a.b"):
+        words = ["ls", target, "--key", "KEY", "--config", "settings", "-o", f"{option}=http://127.0.0.1:1"]
+        code, _, errors = tell(words, tmp_path, capsys)
+        assert code != 0
+        assert errors.count(f"-o {option} is unknown; is {intended} meant?") == 1
 
 
 def test_what_one_of_several_cannot_do_the_others_still_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 README = TOP / "README.md"
-COMMON_GROUPS = ("repository", "pin a snapshot (default: the newest revision)")
+COMMON_GROUPS = ("messages", "repository", "pin a snapshot (default: the newest revision)")
 _FENCE = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
 

@@ -47,7 +47,8 @@ def work(announcer):
 
 try:
     print(daemonize.start_daemon(work, deadline_s={deadline_s}, log=log, kept_fds={kept_fds},
-                                 hear=lambda text: print("heard", text, flush=True)))
+                                 hear=lambda text: print("heard", text, flush=True),
+                                 hear_wait=lambda text: {tells_waits} and print("wait", text, flush=True)))
 except CvmfsError as error:
     print(error, file=sys.stderr)
     sys.exit(error.exit_code)
@@ -58,11 +59,21 @@ class Caller:
     """A process that starts a daemon."""
 
     def __init__(
-        self, place: Path, work: str, *, deadline_s: float = 30, kept_fds: tuple[int, ...] = (), **options: object
+        self,
+        place: Path,
+        work: str,
+        *,
+        deadline_s: float = 30,
+        kept_fds: tuple[int, ...] = (),
+        tells_waits: bool = False,
+        **options: object,
     ):
         self.place = place
         text = CALLER.format(
-            work=textwrap.indent(textwrap.dedent(work), "    "), deadline_s=deadline_s, kept_fds=kept_fds
+            work=textwrap.indent(textwrap.dedent(work), "    "),
+            deadline_s=deadline_s,
+            kept_fds=kept_fds,
+            tells_waits=tells_waits,
         )
         environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(TOP), "PLACE": str(place)}
         self.process = subprocess.Popen(
@@ -290,6 +301,59 @@ def test_a_caller_that_is_killed_leaves_its_daemon_alone(start: Callable[..., Ca
     caller.wait_for("is ready")
     assert ProcessId.of(daemon) is not None
     (tmp_path / "end").touch()
+    assert caller.is_daemon_gone()
+
+
+def test_what_the_user_knows_is_only_logged(start: Callable[..., Caller]) -> None:
+    caller = start("""
+    logging.getLogger("cvmfs_py.x").warning("said yesterday", extra={"is_known": True})
+    logging.getLogger("cvmfs_py.x").warning("news")
+    announcer.ready("done")
+    return 0
+    """)
+    assert caller.finish() == (0, "heard news\ndone\n", "")
+    assert caller.is_daemon_gone()
+    assert "said yesterday" in caller.log
+
+
+def test_what_it_waits_for_is_told_until_it_is_ready(start: Callable[..., Caller]) -> None:
+    """However much that is, and whoever does not listen: the daemon itself waits for nobody."""
+    caller = start(
+        """
+    os.kill(os.getppid(), signal.SIGSTOP)
+    for number in range(3000):
+        announcer.tell_wait(f"waiting {number} s " + "x" * 100)
+    note("told")
+    os.kill(os.getppid(), signal.SIGCONT)
+    wait_for("heard")
+    announcer.tell_wait("")
+    announcer.ready("done")
+    return 0
+    """,
+        tells_waits=True,
+    )
+    caller.wait_for("told")
+    (caller.place / "heard").touch()
+    code, output, errors = caller.finish()
+    assert (code, errors) == (0, "")
+    assert output.startswith("wait waiting 0 s x")
+    assert output.endswith("done\n")
+    assert caller.is_daemon_gone()
+
+
+def test_a_silent_daemon_is_named(start: Callable[..., Caller]) -> None:
+    caller = start(
+        """
+    wait_for("heard")
+    announcer.ready("done")
+    return 0
+    """,
+        tells_waits=True,
+    )
+    assert caller.process.stdout
+    assert caller.process.stdout.readline() == f"wait waiting for the daemon (process {caller.daemon})\n"
+    (caller.place / "heard").touch()
+    assert caller.finish()[0] == 0
     assert caller.is_daemon_gone()
 
 

@@ -223,6 +223,37 @@ def test_descriptions(error: Exception, text: str) -> None:
     assert describe(error) == text
 
 
+def attempts(*routes: str, reason: str = "connection refused") -> tuple[errors.Attempt, ...]:
+    """Of hosts, or of HOST>PROXY."""
+    pairs = [route.partition(">")[::2] for route in routes]
+    return tuple(errors.Attempt(host, proxy or "DIRECT", reason) for host, proxy in pairs)
+
+
+@pytest.mark.parametrize(
+    ("tried", "text"),
+    [
+        (attempts("a"), "a: connection refused"),
+        (attempts("a", "a"), "a: connection refused (2 times)"),
+        (attempts("a", "b", "c", "d"), "4 servers: connection refused"),
+        (attempts("a", "b", "a", "b"), "2 servers: connection refused"),
+        (attempts("a>p", "b>p"), "2 servers via p: connection refused"),
+        (attempts("a>p", "a>q"), "a via 2 proxies: connection refused"),
+        (attempts("a>p", "a"), "a directly and via p: connection refused"),
+        (attempts("a>p", "a>q", "b"), "2 servers directly and via 2 proxies: connection refused"),
+        (
+            attempts("a", "b") + attempts("c", reason="timeout") + attempts("d", "e", reason="HTTP 503"),
+            "2 servers: connection refused; c: timeout; 2 servers: HTTP 503",
+        ),
+    ],
+)
+def test_many_servers_with_one_reason_are_one_phrase(tried: tuple[errors.Attempt, ...], text: str) -> None:
+    error = errors.FetchError("no luck", tried)
+    assert describe(error) == f"no luck (tried {text})"
+    for attempt in tried:
+        assert str(attempt) in error.in_full
+        assert str(attempt) in errors.in_full(error)
+
+
 def test_what_nobody_expected_is_one_line_and_a_traceback_in_the_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
