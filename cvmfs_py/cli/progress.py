@@ -10,10 +10,13 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from cvmfs_py.cli.output import size_text
 from cvmfs_py.cli.transient_line import LINE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 REDRAW_S = 0.1
 WINDOW_S = 15.0
@@ -25,30 +28,37 @@ class Pace:
     """How fast something goes, over the last seconds: a long stop or a fast beginning is forgotten soon. Pure."""
 
     def __init__(self) -> None:
-        self._samples: deque[tuple[float, int]] = deque()
+        self._samples: deque[tuple[float, int, int]] = deque()
 
-    def note(self, now_s: float, done: int) -> None:
+    def note(self, now_s: float, objects: int, size_bytes: int) -> None:
+        """So much is done in all."""
         samples = self._samples
-        samples.append((now_s, done))
+        samples.append((now_s, objects, size_bytes))
         while len(samples) > 2 and samples[1][0] <= now_s - WINDOW_S:
             samples.popleft()
 
-    def skip(self, done: int) -> None:
+    def skip(self, objects: int, size_bytes: int) -> None:
         """So much was done before: it says nothing about the pace."""
-        self._samples = deque((when_s, before + done) for when_s, before in self._samples)
+        self._samples = deque((when_s, count + objects, size + size_bytes) for when_s, count, size in self._samples)
 
     @property
-    def per_second(self) -> float:
+    def bytes_per_second(self) -> float:
         if len(self._samples) < 2:
             return 0.0
-        (start_s, before), (end_s, after) = self._samples[0], self._samples[-1]
+        (start_s, _, before), (end_s, _, after) = self._samples[0], self._samples[-1]
         return max(0, after - before) / max(end_s - start_s, 1e-6)
 
-    def remaining_s(self, left: int) -> float | None:
-        """None: not to be said."""
-        if not self._samples or self._samples[-1][0] - self._samples[0][0] < _SURE_AFTER_S or not self.per_second:
+    def remaining_s(self, share_of: Callable[[int, int], float]) -> float | None:
+        """How long the rest takes, by the share of the whole that so many objects and bytes are. None: who knows."""
+        if len(self._samples) < 2:
             return None
-        return left / self.per_second
+        start_s, *before = self._samples[0]
+        end_s, *after = self._samples[-1]
+        done = share_of(*after)
+        gained = done - share_of(*before)
+        if end_s - start_s < _SURE_AFTER_S or gained <= 0:
+            return None
+        return max(0.0, 1 - done) * (end_s - start_s) / gained
 
 
 class Progress:
@@ -69,8 +79,7 @@ class Progress:
         self.size_bytes = 0
         self.expected_objects = 0
         self.expected_bytes = 0
-        self._objects_pace = Pace()
-        self._bytes_pace = Pace()
+        self._pace = Pace()
         self._note_pace(time.monotonic())
 
     def __enter__(self) -> Self:
@@ -98,8 +107,7 @@ class Progress:
 
     def skip(self, size_bytes: int = 0, objects: int = 1) -> None:
         """So much was done already by somebody else."""
-        self._objects_pace.skip(objects)
-        self._bytes_pace.skip(size_bytes)
+        self._pace.skip(objects, size_bytes)
         self.advance(size_bytes, objects)
 
     def advance(self, size_bytes: int = 0, objects: int = 1) -> None:
@@ -118,48 +126,36 @@ class Progress:
         return time.monotonic() - self._start
 
     def summary(self, columns: int) -> str:
-        """The line; without its bar where it would not fit."""
-        for bar in (self._bar(), ""):
-            line = self._summary_with(bar)
-            if len(line) <= columns:
-                break
-        return line
+        """The line; where it does not fit, what matters least is left out."""
+        known = self.expected_objects >= self.objects > 0
+        bytes_known = self.expected_bytes >= self.size_bytes and self.expected_bytes > 0
+        head = f"{self._what}: {self.objects:,}" + (f" of {self.expected_objects:,}" if known else "")
+        sizes = rates = []
+        if self.size_bytes or self.expected_bytes:
+            whole = f" of {size_text(self.expected_bytes)}" if bytes_known else ""
+            sizes = [f"{size_text(self.size_bytes)}{whole}"]
+            rates = [f"{size_text(self._pace.bytes_per_second)}/s"]
+        left_s = self._pace.remaining_s(self._share) if known or bytes_known else None
+        times = [time_text(self.elapsed_s) if left_s is None else f"{time_text(left_s)} left"]
+        variants = ([head, *sizes, *rates, *times], [head, *sizes, *times], [head, *times], [head])
+        lines = [", ".join(parts) for parts in variants]
+        if known or bytes_known:
+            filled = int(_BAR * self._share(self.objects, self.size_bytes))
+            bar = f"{head} [{'#' * filled}{'.' * (_BAR - filled)}]"
+            lines.insert(0, lines[0].replace(head, bar, 1))
+        return next((line for line in lines if len(line) <= columns), head[:columns])
+
+    def _share(self, objects: int, size_bytes: int) -> float:
+        """How much of the whole that is. Both objects and bytes take their time, and which of them is not known."""
+        shares = []
+        if self.expected_objects >= self.objects > 0:
+            shares.append(objects / self.expected_objects)
+        if self.expected_bytes >= self.size_bytes and self.expected_bytes > 0:
+            shares.append(size_bytes / self.expected_bytes)
+        return sum(shares) / len(shares)
 
     def _note_pace(self, now: float) -> None:
-        self._objects_pace.note(now, self.objects)
-        self._bytes_pace.note(now, self.size_bytes)
-
-    @property
-    def _has_total(self) -> bool:
-        return self.expected_objects >= self.objects > 0
-
-    @property
-    def _has_bytes_total(self) -> bool:
-        return self.expected_bytes >= self.size_bytes and self.expected_bytes > 0
-
-    def _bar(self) -> str:
-        if self._has_bytes_total:
-            share = self.size_bytes / self.expected_bytes
-        elif self._has_total:
-            share = self.objects / self.expected_objects
-        else:
-            return ""
-        filled = int(_BAR * share)
-        return f" [{'#' * filled}{'.' * (_BAR - filled)}]"
-
-    def _summary_with(self, bar: str) -> str:
-        total = f" of {self.expected_objects:,}" if self._has_total else ""
-        parts = [f"{self._what}: {self.objects:,}{total}{bar}"]
-        if self.size_bytes or self.expected_bytes:
-            whole = f" of {size_text(self.expected_bytes)}" if self._has_bytes_total else ""
-            parts += [f"{size_text(self.size_bytes)}{whole}", f"{size_text(self._bytes_pace.per_second)}/s"]
-        left_s = None
-        if self._has_bytes_total:
-            left_s = self._bytes_pace.remaining_s(self.expected_bytes - self.size_bytes)
-        elif self._has_total:
-            left_s = self._objects_pace.remaining_s(self.expected_objects - self.objects)
-        parts.append(time_text(self.elapsed_s) if left_s is None else f"{time_text(left_s)} left")
-        return ", ".join(parts)
+        self._pace.note(now, self.objects, self.size_bytes)
 
 
 def time_text(seconds: float) -> str:
