@@ -106,14 +106,14 @@ def write_error(directory: str, error: OSError) -> CacheError:
 def full_cure(directory: str) -> str:
     """What helps when the disk of a cache is full and nothing can be evicted: that something is pinned is no secret."""
     try:
-        count = len(os.listdir(os.path.join(directory, "pins")))
+        has_pins = bool(os.listdir(os.path.join(directory, "pins")))
     except OSError:
-        count = 0
-    if not count:
+        has_pins = False
+    if not has_pins:
         return "free some space there, or choose another cache directory"
     return (
-        f"it holds {'a pin' if count == 1 else f'{count} pins'}, and what is pinned stays: `cvmfs-py cache pins` lists"
-        " them, `cvmfs-py cache unpin` lets go; or free some space there, or choose another cache directory"
+        "what is pinned there stays: `cvmfs-py cache pins` lists it, `cvmfs-py cache unpin` lets go of it; or free some"
+        " space there, or choose another cache directory"
     )
 
 

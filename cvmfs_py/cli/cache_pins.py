@@ -161,24 +161,24 @@ def unpin(store: Store, options: argparse.Namespace) -> None:
     targets = targets_of(options)
     unknown: list[str] = []
     for target in targets:
-        label = _let_go(store, options, target)
-        if label is None:
-            unknown.append(target)
-        else:
+        label, is_gone = _let_go(store, options, target)
+        if is_gone:
             print(f"unpinned {one_line(label)}")
+        else:
+            unknown.append(label)
     if unknown:
         sys.stdout.flush()
         names = ", ".join(unknown[:SHOWN_FAILURES])
         raise UsageError(f"nothing is pinned as {names}; `cvmfs-py cache pins` lists the pins")
 
 
-def _let_go(store: Store, options: argparse.Namespace, target: str) -> str | None:
-    """The label of the pin that is gone now: that of the target, or what the target means."""
+def _let_go(store: Store, options: argparse.Namespace, target: str) -> tuple[str, bool]:
+    """What the target means as the label of a pin, and whether there was one, which is gone now."""
     from cvmfs_py.config.load import resolve_fqrn
     from cvmfs_py.mount.pinning import pin_label, pin_name
 
     if store.unpin(pin_name(target)):
-        return target
+        return target, True
     request = common.request_of(options, target)
     fqrn = resolve_fqrn(
         request.target.name,
@@ -188,7 +188,7 @@ def _let_go(store: Store, options: argparse.Namespace, target: str) -> str | Non
     )
     snapshot = request.overrides.get("CVMFS_REPOSITORY_TAG") or request.overrides.get("CVMFS_ROOT_HASH")
     label = pin_label(fqrn, snapshot, request.target.path)
-    return label if store.unpin(pin_name(label)) else None
+    return label, store.unpin(pin_name(label))
 
 
 def pins(store: Store, options: argparse.Namespace) -> None:

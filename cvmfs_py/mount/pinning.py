@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 DAMAGES = (FetchError, IntegrityError, ObjectCorruptError)  # of single objects
 
+_DISK_BLOCK_BYTES = 4096
+
 
 class Observer(Protocol):
     """Who wants to know how far it is."""
@@ -74,7 +76,7 @@ class RoomForPins:
 
     pinned_bytes: int  # of all pins together, when everything is here
     limit_bytes: int | None
-    missing_bytes: int  # still to be fetched
+    missing_bytes: int  # still to be fetched, as they take room on a disk
     available_bytes: int | None  # on the disk, with all that can be evicted; None: not known
 
     @property
@@ -122,8 +124,9 @@ def measure_room(store: Store, trees: Sequence[PinnedTree]) -> RoomForPins:
         refs |= tree.refs
     wanted = {str(content_hash) for content_hash in refs}
     others = {text for pin in store.named_pins() for text in pin.hashes if text not in wanted}
-    missing_bytes = sum(ref.size_bytes or 0 for ref in refs.values() if not store.has(ref))
-    pinned_bytes = store.held(others).size_bytes + store.held(wanted).size_bytes + missing_bytes
+    missing = [ref.size_bytes or 0 for ref in refs.values() if not store.has(ref)]
+    pinned_bytes = store.held(others).size_bytes + store.held(wanted).size_bytes + sum(missing)
+    missing_bytes = sum(-(-size_bytes // _DISK_BLOCK_BYTES) * _DISK_BLOCK_BYTES for size_bytes in missing)
     status = store.status()
     evictable_bytes = max(0, status.used_bytes - status.pinned_bytes)
     available_bytes = None if status.disk_free_bytes is None else status.disk_free_bytes + evictable_bytes
