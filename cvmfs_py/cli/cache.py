@@ -22,7 +22,7 @@ ACTIONS = {
     "ls": "every object, the most recently used first",
     "gc": "evict the least recently used, down to --to or half of the limit",
     "check": "verify every object; corrupt ones are removed, to be fetched anew",
-    "pin": "fetch everything below each REPO:PATH and keep it; repeated, it goes on",
+    "pin": "fetch all below each REPO:PATH and keep it; repeated, it goes on",
     "unpin": "let go of what was pinned under these names",
     "pins": "what is pinned, and how much of it is here",
 }
