@@ -147,7 +147,7 @@ class _Pinning:
         if options.quiet or options.json or report.failures:
             return
         kept = report.kept_objects - tree.catalogs
-        before = f", {kept:,} were here already" if kept > 0 else ""
+        before = f", {kept:,} {'was' if kept == 1 else 'were'} here already" if kept > 0 else ""
         self._progress.hide()
         what = f"{counted(tree.objects, 'object')} with {size_text(tree.size_bytes)}"
         print(f"pinned {one_line(tree.label)}: {what}{before}", file=sys.stderr)

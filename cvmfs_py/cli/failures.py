@@ -11,7 +11,6 @@ from cache.errors import CacheError
 from catalog.errors import CatalogError
 from cvmfs_py import logs
 from cvmfs_py.cli.output import one_line
-from cvmfs_py.cli.transient_line import LINE
 from cvmfs_py.errors import CvmfsError
 
 _log = logging.getLogger(__name__)
@@ -45,7 +44,6 @@ def report(command: str, error: BaseException) -> int:
         return 130
     if isinstance(error, BrokenPipeError):
         return 0
-    LINE.hide()
     print(f"cvmfs-py {command}: {describe(error)}", file=sys.stderr)
     _log.debug("%s failed", command, exc_info=error)
     if not isinstance(error, CvmfsError | CacheError | CatalogError | OSError):

@@ -69,6 +69,7 @@ def _run_all(options: argparse.Namespace, runs: Sequence[Callable[[], Awaitable[
             try:
                 if len(runs) == 1 or isinstance(error, BrokenPipeError | KeyboardInterrupt):
                     raise error from None
+                LINE.hide()
                 worst = max(worst, report(options.command, error))
             finally:
                 del error  # its traceback has this frame

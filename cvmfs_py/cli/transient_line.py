@@ -1,7 +1,7 @@
 """The transient line of standard error: what is going on, on a terminal only, taken away before anything is printed.
 
-Two writers share it and never fight: whoever counts draws the text, whoever waits for something puts a note before it.
-Whoever prints hides the line first; it comes back with the next text or note. Logging hides it by itself.
+Whoever prints hides it first; it comes back when it is drawn the next time. Logging takes it away by itself. All of it
+begins with a return, by which others tell that it may be written over.
 
 The cursor stays at the first column: when a terminal becomes narrower and folds the line, all of it can be taken back.
 
@@ -22,8 +22,6 @@ class TransientLine:
     """The one line of this process; use `LINE`."""
 
     def __init__(self) -> None:
-        self._text = ""
-        self._note = ""
         self._is_shown = False
 
     @property
@@ -38,28 +36,17 @@ class TransientLine:
 
     def draw(self, text: str) -> None:
         """Shows what is going on, in place of what was drawn before; nothing: takes that away."""
-        self._text = text
-        self._show()
-
-    def note(self, text: str) -> None:
-        """Shows what is waited for, before what is drawn or alone; nothing: takes that away."""
-        if text != self._note:
-            self._note = text
-            self._show()
+        if not text:
+            self.hide()
+        elif self.is_possible:
+            self._is_shown = True
+            self._write(f"\r\033[J{one_line(text)[: self.columns]}\r")
 
     def hide(self) -> None:
         """Takes the line away, to print something else."""
         if self._is_shown:
             self._is_shown = False
             self._write("\r\033[J")
-
-    def _show(self) -> None:
-        line = "; ".join(filter(None, (self._note, self._text)))
-        if not line:
-            self.hide()
-        elif self.is_possible:
-            self._is_shown = True
-            self._write(f"\r\033[J{one_line(line)[: self.columns]}\r")
 
     def _write(self, data: str) -> None:
         sys.stderr.write(data)

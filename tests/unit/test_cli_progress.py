@@ -32,20 +32,6 @@ with module.Progress("copied") as progress:
     for line in sys.stdin:
         progress.advance(1 << 20)
 """
-TWO = """
-import sys
-from cvmfs_py.cli.progress import Progress
-from cvmfs_py.cli.transient_line import LINE
-with Progress("copied") as progress:
-    progress.expect(3)
-    progress.advance()
-    LINE.note("waiting for server.example.org")
-    LINE.note("")
-LINE.note("waiting for \\x1b[2J another")
-print("printed", file=sys.stderr) if LINE.hide() is None else None
-LINE.note("waiting again")
-LINE.note("")
-"""
 INTERRUPTED = """
 from cvmfs_py.cli.progress import Progress
 with Progress("copied", interrupted="the same command goes on") as progress:
@@ -112,25 +98,6 @@ def test_it_is_not_shown_where_nobody_wants_it(words: tuple[str, ...], environme
 def test_pipes_get_nothing_of_it() -> None:
     done = subprocess.run(program(COUNT), capture_output=True, check=True)
     assert (done.stdout, done.stderr) == (b"", b"between\n")
-
-
-def test_two_writers_share_the_line() -> None:
-    with Terminal(program(TWO)) as terminal:
-        pass
-    assert parts_of(terminal.shown) == [
-        b"copied: 1 of 3 [######..............], 0 s",
-        b"waiting for server.example.org; copied: 1 of 3 [######..............], 0 s",
-        b"copied: 1 of 3 [######..............], 0 s",
-        b"waiting for ?[2J another",
-        b"printed",
-        b"waiting again",
-    ]
-    assert screen_of(terminal.shown) == ["printed"]
-
-
-def test_a_pipe_gets_no_notes_either() -> None:
-    done = subprocess.run(program(TWO), capture_output=True, check=True)
-    assert (done.stdout, done.stderr) == (b"", b"printed\n")
 
 
 @pytest.mark.parametrize("on_terminal", [True, False])
