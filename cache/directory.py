@@ -125,8 +125,16 @@ class DirectoryStore(Store):
         for tier in self.lower:
             yield from check_sealed(tier.objects, None) if tier.is_sealed else check_lower(tier.objects)
 
-    def pin(self, name: str, label: str, hashes: Iterable[ContentHash]) -> None:
-        self._named.write(named_pin(name, label, hashes))
+    def pin(
+        self,
+        name: str,
+        label: str,
+        hashes: Iterable[ContentHash],
+        *,
+        is_complete: bool = True,
+        size_bytes: int | None = None,
+    ) -> None:
+        self._named.write(named_pin(name, label, hashes, is_complete, size_bytes))
 
     def unpin(self, name: str) -> bool:
         return self._named.remove(name)
@@ -168,6 +176,12 @@ class DirectoryStore(Store):
             return _is_right(ref, text, os.stat(self._layout.object(text)))
         except OSError:
             return False
+
+    def _own_size_bytes(self, text: str) -> int | None:
+        try:
+            return os.stat(self._layout.object(text)).st_size
+        except OSError:
+            return None
 
     def _discard_own(self, content_hash: ContentHash) -> bool:
         text = str(content_hash)

@@ -93,7 +93,7 @@ def write_error(directory: str, error: OSError) -> CacheError:
     """Why a directory cannot be made or changed, in one line."""
     what = f"cannot write to the cache directory {directory}: {error.strerror}"
     if error.errno in FULL_ERRNOS:
-        return CacheFullError(f"{what}; free some space there, or choose another cache directory")
+        return CacheFullError(f"{what}; {full_cure(directory)}")
     if error.errno in READ_ONLY_ERRNOS:
         return CacheReadOnlyError(f"{what}; choose a cache directory that you can write to")
     if error.errno in _VANISHED_ERRNOS:
@@ -101,6 +101,20 @@ def write_error(directory: str, error: OSError) -> CacheError:
     if error.errno in OUT_OF_DESCRIPTORS:
         return CacheError(f"{what}; raise the limit of open files (ulimit -n)")
     return CacheError(f"{what}; check the directory, or choose another one")
+
+
+def full_cure(directory: str) -> str:
+    """What helps when the disk of a cache is full and nothing can be evicted: that something is pinned is no secret."""
+    try:
+        has_pins = bool(os.listdir(os.path.join(directory, "pins")))
+    except OSError:
+        has_pins = False
+    if not has_pins:
+        return "free some space there, or choose another cache directory"
+    return (
+        "what is pinned there stays: `cvmfs-py cache pins` lists it, `cvmfs-py cache unpin` lets go of it; or free some"
+        " space there, or choose another cache directory"
+    )
 
 
 def open_layout(directory: str) -> Layout:

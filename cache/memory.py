@@ -114,8 +114,16 @@ class MemoryStore(Store):
         for tier in self.lower:
             yield from check_sealed(tier.objects, None) if tier.is_sealed else check_lower(tier.objects)
 
-    def pin(self, name: str, label: str, hashes: Iterable[ContentHash]) -> None:
-        self._named[name] = named_pin(name, label, hashes)
+    def pin(
+        self,
+        name: str,
+        label: str,
+        hashes: Iterable[ContentHash],
+        *,
+        is_complete: bool = True,
+        size_bytes: int | None = None,
+    ) -> None:
+        self._named[name] = named_pin(name, label, hashes, is_complete, size_bytes)
 
     def unpin(self, name: str) -> bool:
         return self._named.pop(require_name(name), None) is not None
@@ -153,6 +161,10 @@ class MemoryStore(Store):
     def _has_own(self, ref: ObjectRef) -> bool:
         found = self._objects.get(str(ref.content_hash))
         return found is not None and exact_size_bytes(ref) in (None, found[1])
+
+    def _own_size_bytes(self, text: str) -> int | None:
+        found = self._objects.get(text)
+        return None if found is None else found[1]
 
     def _discard_own(self, content_hash: ContentHash) -> bool:
         text = str(content_hash)

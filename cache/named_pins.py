@@ -1,6 +1,6 @@
 """Named pins on disk: sets of objects that eviction leaves alone, also in other processes and after a lost index.
 
-A file starts with a line of JSON (the label) and has one hash text in every further line: a set may have a million.
+A file starts with a line of JSON (label, state, size); every further line is one hash text: a set may have a million.
 
 Concurrency: any process may add and remove sets; readers notice by the files' times.
 """
@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def named_pin(name: str, label: str, hashes: Iterable[ContentHash]) -> NamedPin:
-    return NamedPin(require_name(name), label, frozenset(str(content_hash) for content_hash in hashes))
+def named_pin(
+    name: str, label: str, hashes: Iterable[ContentHash], is_complete: bool, size_bytes: int | None
+) -> NamedPin:
+    texts = frozenset(str(content_hash) for content_hash in hashes)
+    return NamedPin(require_name(name), label, texts, is_complete, size_bytes)
 
 
 class NamedPins:
@@ -37,7 +40,7 @@ class NamedPins:
         self._known: dict[str, tuple[tuple[int, int, int], NamedPin]] = {}
 
     def write(self, pin: NamedPin) -> None:
-        head = json.dumps({"label": pin.label})
+        head = json.dumps({"label": pin.label, "complete": pin.is_complete, "size_bytes": pin.size_bytes})
         write_small(self._layout, self._layout.pins, pin.name, "\n".join([head, *sorted(pin.hashes), ""]).encode())
 
     def remove(self, name: str) -> bool:
@@ -74,12 +77,16 @@ class NamedPins:
 
 def _parse(name: str, data: bytes) -> NamedPin:
     head, *lines = data.decode("utf-8", "replace").split("\n")
+    is_complete, size_bytes = True, None
     try:
-        label = str(json.loads(head)["label"])
+        said = json.loads(head)
+        label = str(said["label"])
+        is_complete = said.get("complete") is not False  # once nothing was noted of it
+        size_bytes = size if isinstance(size := said.get("size_bytes"), int) else None
     except (ValueError, TypeError, KeyError):
         label = ""
         lines.append(head)
     hashes = frozenset(line for line in lines if parse_hash(line))
     if len(hashes) != len([line for line in lines if line]):
         logger.warning("the pin file %s of the cache has lines that are no hashes; they are ignored", name)
-    return NamedPin(name, label, hashes)
+    return NamedPin(name, label, hashes, is_complete, size_bytes)

@@ -76,3 +76,13 @@ class NamedPin:
     name: str
     label: str
     hashes: frozenset[str]  # hash texts: sets of them have up to a million members
+    is_complete: bool = True  # as whoever pinned it has noted; objects that were damaged may be missing since
+    size_bytes: int | None = None  # of all objects; None: not known, because they are not listed yet
+
+
+@dataclass(frozen=True, slots=True)
+class HeldPart:
+    """How much of a set is in a store, lower tiers included."""
+
+    objects: int
+    size_bytes: int

@@ -13,10 +13,11 @@ import zlib
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
-from cache.address import Kind
+from cache.address import Kind, parse_hash
 from cache.checks import is_intact
 from cache.errors import ObjectCorruptError
 from cache.ref import NotLocal
+from cache.reports import HeldPart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -111,14 +112,39 @@ class Store(ABC):
         """Verify the content of every object, lower tiers included; corrupt ones are removed from this store."""
 
     @abstractmethod
-    def pin(self, name: str, label: str, hashes: Iterable[ContentHash]) -> None:
-        """Keep these objects, when they are or get here, until `unpin(name)`. Replaces a set of the same name."""
+    def pin(
+        self,
+        name: str,
+        label: str,
+        hashes: Iterable[ContentHash],
+        *,
+        is_complete: bool = True,
+        size_bytes: int | None = None,
+    ) -> None:
+        """Keep these objects, when they are or get here, until `unpin(name)`. Replaces a set of the same name.
+
+        `is_complete` and `size_bytes` are noted for whoever asks.
+        """
 
     @abstractmethod
     def unpin(self, name: str) -> bool: ...
 
     @abstractmethod
     def named_pins(self) -> tuple[NamedPin, ...]: ...
+
+    def held(self, texts: Iterable[str]) -> HeldPart:
+        """How many of these objects are here, and their size. Takes a look at every file."""
+        objects = total_bytes = 0
+        for text in texts:
+            size_bytes = self._own_size_bytes(text)
+            if size_bytes is None:
+                content_hash = parse_hash(text)
+                sizes = (tier.size_bytes(content_hash) for tier in self.lower if content_hash is not None)
+                size_bytes = next((size for size in sizes if size is not None), None)
+            if size_bytes is not None:
+                objects += 1
+                total_bytes += size_bytes
+        return HeldPart(objects, total_bytes)
 
     @abstractmethod
     def read_state(self, name: str) -> bytes | None:
@@ -137,6 +163,9 @@ class Store(ABC):
 
     @abstractmethod
     def _has_own(self, ref: ObjectRef) -> bool: ...
+
+    @abstractmethod
+    def _own_size_bytes(self, text: str) -> int | None: ...
 
     @abstractmethod
     def _discard_own(self, content_hash: ContentHash) -> bool: ...

@@ -74,6 +74,13 @@ class LowerTier:
         """Whether there is a file for this object, right or wrong."""
         return os.path.exists(self._path(str(content_hash)))
 
+    def size_bytes(self, content_hash: ContentHash) -> int | None:
+        """The size of the file for this object; None where there is none."""
+        try:
+            return os.stat(self._path(str(content_hash))).st_size
+        except OSError:
+            return None
+
     def read_breadcrumb_bytes(self, fqrn: str) -> bytes | None:
         """The root hash that was last mounted from, or preloaded into, this directory; unsigned."""
         name = f"cvmfschecksum.{fqrn}"

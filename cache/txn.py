@@ -18,7 +18,7 @@ import os
 from typing import TYPE_CHECKING
 
 from cache.errors import CacheError, CacheFullError
-from cache.layout import FULL_ERRNOS, write_error
+from cache.layout import FULL_ERRNOS, full_cure, write_error
 from cache.lockfile import create_locked, dead_files, remove_file
 from cache.seal import is_sealed, seal_ns
 from cache.store import Transaction
@@ -65,7 +65,7 @@ class Room:
         if error.errno in FULL_ERRNOS:
             return CacheFullError(
                 f"the disk of the cache {self._directory} is full ({error.strerror}), and nothing more can be evicted;"
-                " free some space there, or choose another cache directory"
+                f" {full_cure(self._directory)}"
             )
         return write_error(self._directory, error)
 

@@ -7,6 +7,7 @@ import re
 import sys
 from typing import TYPE_CHECKING
 
+from cvmfs_py.cli import cache_pins
 from cvmfs_py.cli import options as common
 from cvmfs_py.cli.output import counted, one_line, size_text, write_json, write_json_line, write_line
 from cvmfs_py.errors import IntegrityError, UsageError
@@ -15,15 +16,15 @@ if TYPE_CHECKING:
     import argparse
 
     from cache.store import Store
-    from cvmfs_py.mount.repository import Repository
 
 ACTIONS = {
     "status": "how full it is, and what is pinned",
     "ls": "every object, the most recently used first",
     "gc": "evict the least recently used, down to --to or half of the limit",
     "check": "verify every object; corrupt ones are removed, to be fetched anew",
-    "pin": "fetch everything below REPO:PATH and keep it",
-    "unpin": "let go of what was pinned under this name",
+    "pin": "fetch all below each REPO:PATH and keep it; repeated, it goes on",
+    "unpin": "let go of what was pinned under these names",
+    "pins": "what is pinned, and how much of it is here",
 }
 _SIZE = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,9}))?\s*([KMGT]?)(?:i?B)?\Z", re.IGNORECASE)
 
@@ -33,10 +34,20 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
         prog,
         "Look after the local cache.\n\n" + "\n".join(f"  {name:<7} {text}" for name, text in ACTIONS.items()),
         "cvmfs-py cache status",
-        more=("cvmfs-py cache gc --to 2G", "cvmfs-py cache pin sft.cern.ch@v1:/lcg/releases/ROOT"),
+        more=(
+            "cvmfs-py cache gc --to 2G",
+            "cvmfs-py cache pin sft.cern.ch@v1:/lcg/releases/ROOT",
+            "cvmfs-py cache pin --from-file list.txt",
+        ),
     )
     parser.add_argument("action", metavar="ACTION", choices=tuple(ACTIONS), help="one of the above")
-    parser.add_argument("target", metavar="REPO:PATH", nargs="?", help="with pin and unpin (there a pin's name too)")
+    parser.add_argument("targets", metavar="REPO:PATH", nargs="*", help="with pin and unpin (there a pin's name too)")
+    parser.add_argument(
+        "--from-file",
+        metavar="FILE",
+        type=common.given,
+        help="with pin and unpin: more of them, one a line; - for input",
+    )
     parser.add_argument("--to", metavar="SIZE", help="with gc: evict until this much is left, for example 500M or 0")
     parser.add_argument("--json", action="store_true", help="as JSON; ls and check print one object a line")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
@@ -45,17 +56,19 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> int:
-    target: str | None = options.target
-    if options.action in ("pin", "unpin"):
-        if target is None:
-            raise UsageError(f"{options.action} what? Write REPO:PATH, for example sft.cern.ch@v1:/lcg/releases/ROOT")
-        if options.action == "pin":
-            from cvmfs_py.cli.session import run_each
-
-            return run_each(options, [target], _pin)
-    elif target is not None:
-        raise UsageError(f"{options.action} is about the whole cache; leave out {target}")
-    work = {"status": _status, "ls": _list, "gc": _collect, "check": _check, "unpin": _unpin}[options.action]
+    if options.action == "pin":
+        return cache_pins.pin(options)
+    if options.action != "unpin" and (options.targets or options.from_file):
+        raise UsageError(f"{options.action} is about the whole cache; leave out {(*options.targets, '--from-file')[0]}")
+    works = {
+        "status": _status,
+        "ls": _list,
+        "gc": _collect,
+        "check": _check,
+        "unpin": cache_pins.unpin,
+        "pins": cache_pins.pins,
+    }
+    work = works[options.action]
     with _open_store(options) as store:
         work(store, options)
     return 0
@@ -93,7 +106,7 @@ def _status(store: Store, options: argparse.Namespace) -> None:
                 "disk_free_bytes": status.disk_free_bytes,
                 "lower_tiers": list(status.lower_tiers),
                 "read_only": status.read_only,
-                "pins": [{"name": pin.name, "label": pin.label, "objects": len(pin.hashes)} for pin in pins],
+                "pins": [cache_pins.pin_record(store, pin) for pin in pins],
             }
         )
         return
@@ -107,7 +120,7 @@ def _status(store: Store, options: argparse.Namespace) -> None:
     for tier in status.lower_tiers:
         print(f"lower tier  {tier}")
     for pin in pins:
-        print(f"pin         {one_line(pin.label)}: {counted(len(pin.hashes), 'object')}")
+        print(f"pin         {one_line(pin.label)}: {cache_pins.pin_state(store, pin)}")
 
 
 def _list(store: Store, options: argparse.Namespace) -> None:
@@ -162,6 +175,9 @@ def _check(store: Store, options: argparse.Namespace) -> None:
 
     counts = dict.fromkeys(Verdict, 0)
     with Progress("checked", quiet=options.quiet or options.json) as progress:
+        if progress.is_drawn and not store.lower:
+            status = store.status()
+            progress.expect(status.objects, status.used_bytes)
         for checked in store.check():
             counts[checked.verdict] += 1
             progress.advance(checked.size_bytes)
@@ -186,39 +202,6 @@ def _check(store: Store, options: argparse.Namespace) -> None:
     if counts[Verdict.CORRUPT]:
         raise IntegrityError(
             f"corrupt: {counted(counts[Verdict.CORRUPT], 'object')}; what is missing is fetched when needed"
-        )
-
-
-def _unpin(store: Store, options: argparse.Namespace) -> None:
-    from cvmfs_py.config.load import resolve_fqrn
-    from cvmfs_py.mount.pinning import pin_label, pin_name
-
-    label = options.target
-    if not store.unpin(pin_name(label)):
-        request = common.request_of(options, options.target)
-        fqrn = resolve_fqrn(
-            request.target.name,
-            environment=os.environ,
-            config_files=request.config_files,
-            overrides=request.overrides,
-        )
-        snapshot = request.overrides.get("CVMFS_REPOSITORY_TAG") or request.overrides.get("CVMFS_ROOT_HASH")
-        label = pin_label(fqrn, snapshot, request.target.path)
-        if not store.unpin(pin_name(label)):
-            raise UsageError(f"nothing is pinned as {label}; `cvmfs-py cache status` lists the pins")
-    print(f"unpinned {one_line(label)}")
-
-
-async def _pin(repository: Repository, path: bytes, options: argparse.Namespace) -> None:
-    from cvmfs_py.cli.progress import Progress
-    from cvmfs_py.mount.pinning import pin_tree
-
-    with Progress("pinned", quiet=options.quiet) as progress:
-        pinned = await pin_tree(repository, path, progress)
-    if not options.quiet:
-        print(
-            f"pinned {pinned.label}: {counted(pinned.objects, 'object')} with {size_text(pinned.size_bytes)}",
-            file=sys.stderr,
         )
 
 

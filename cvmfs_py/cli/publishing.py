@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from cvmfs_py.publish.tally import Tally
 
 _SHOWN_WARNINGS = 20
+_COUNTING_S = 3.0
+INTERRUPTED = "nothing was published, and what is stored already need not be stored again by the same command"
+_INTERRUPTED_LATE = "the same command tells whether this was published"
 
 
 def add_publication_options(parser: argparse.ArgumentParser) -> None:
@@ -104,27 +108,60 @@ def delete_paths(publication: Publication, paths: list[bytes]) -> int:
 
 
 class Watcher:
-    """Shows on a progress line what a publication counts."""
+    """Shows on a progress line what a publication counts, and how much of its source there is."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
+        self._is_archive = False
 
     def __call__(self, tally: Tally) -> None:
-        size_bytes = tally.packed_bytes + tally.compared_bytes
         progress = self._progress
-        progress.advance(size_bytes - progress.size_bytes, tally.entries - progress.objects)
+        size_bytes = 0 if self._is_archive else tally.packed_bytes + tally.compared_bytes - progress.size_bytes
+        progress.advance(size_bytes, tally.entries - progress.objects)
+
+    def count_tree(self, top: str) -> None:
+        """Looks how many entries there are, where somebody sees it and it takes no time worth mentioning."""
+        if self._progress.is_drawn and (entries := count_entries(os.fsencode(top))) is not None:
+            self._progress.expect(entries)
+
+    def archive_read(self, read_bytes: int, size_bytes: int | None) -> None:
+        """The bytes are those of the archive from now on, as it is stored."""
+        progress = self._progress
+        self._is_archive = True
+        progress.expected_bytes = size_bytes or 0
+        progress.advance(read_bytes - progress.size_bytes, objects=0)
+
+
+def count_entries(top: bytes) -> int | None:
+    """The entries of a local tree with its top; None where counting them takes too long, or something is amiss."""
+    ends_s = time.monotonic() + _COUNTING_S
+    count, waiting = 1, [top]
+    while waiting:
+        if time.monotonic() > ends_s:
+            return None
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    count += 1
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(os.fsencode(entry.path))
+        except OSError:
+            return None  # whoever publishes it says what is wrong
+    return count
 
 
 def finish(
     options: argparse.Namespace, publication: Publication, tally: Tally, removed: int, progress: Progress
 ) -> None:
     """Commits, and tells."""
+    progress.interrupted = progress.interrupted and _INTERRUPTED_LATE
     published = publication.commit(
         tag=options.tag,
         description=options.message,
         automatic_tag=not options.no_auto_tag,
         force=options.force,
     )
+    progress.end()
     tell_warnings(publication)
     removed += tally.removed
     elapsed_s = progress.elapsed_s

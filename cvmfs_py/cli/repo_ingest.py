@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from cvmfs_py.cli import options as common
 from cvmfs_py.cli.publishing import (
+    INTERRUPTED,
     Watcher,
     add_delete_option,
     add_publication_options,
@@ -48,13 +49,19 @@ def run(options: argparse.Namespace) -> int:
     at = repository_path(options.at)
     delete = [repository_path(text) for text in options.delete]
     with (
-        Progress("unpacked", quiet=options.quiet or options.json) as progress,
+        Progress("unpacked", quiet=options.quiet or options.json, interrupted=INTERRUPTED) as progress,
         open_publication(options) as publication,
     ):
         removed = delete_paths(publication, delete)
         tree, storage, settings = publication.open_tree(), publication.storage, publication.settings
         recipe = recipe_with(options, settings)
-        wishes = ArchiveOptions(is_layer=options.oci_layer, recipe_for=lambda path: recipe, processes=options.jobs)
-        tally = apply_archive(tree, storage, settings, options.tar, at, wishes, Watcher(progress))
+        watcher = Watcher(progress)
+        wishes = ArchiveOptions(
+            is_layer=options.oci_layer,
+            recipe_for=lambda path: recipe,
+            processes=options.jobs,
+            read_observer=watcher.archive_read,
+        )
+        tally = apply_archive(tree, storage, settings, options.tar, at, wishes, watcher)
         finish(options, publication, tally, removed, progress)
     return 0

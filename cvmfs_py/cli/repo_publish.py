@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from cvmfs_py.cli import options as common
 from cvmfs_py.cli.publishing import (
+    INTERRUPTED,
     Watcher,
     add_delete_option,
     add_publication_options,
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     import argparse
 
     from cvmfs_py.publish.publication import Publication
-    from cvmfs_py.publish.tally import Observer, Tally
+    from cvmfs_py.publish.tally import Tally
 
 
 def build_parser(prog: str) -> argparse.ArgumentParser:
@@ -61,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     if options.tree is None and not (delete or options.force or options.tag):
         raise UsageError("what is to be published? Give --from TREE or --delete PATH")
     with (
-        Progress("published", quiet=options.quiet or options.json) as progress,
+        Progress("published", quiet=options.quiet or options.json, interrupted=INTERRUPTED) as progress,
         open_publication(options) as publication,
     ):
         removed = delete_paths(publication, delete)
@@ -70,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _update(publication: Publication, at: bytes, options: argparse.Namespace, observer: Observer) -> Tally:
+def _update(publication: Publication, at: bytes, options: argparse.Namespace, observer: Watcher) -> Tally:
     from cvmfs_py.publish.tally import Tally
 
     if options.tree is None:
@@ -87,4 +88,5 @@ def _update(publication: Publication, at: bytes, options: argparse.Namespace, ob
         processes=options.jobs,
     )
     tree, storage, settings = publication.open_tree(), publication.storage, publication.settings
+    observer.count_tree(options.tree)
     return apply_directory(tree, storage, settings, options.tree, at, wishes, observer)

@@ -6,6 +6,7 @@ import resource
 import sys
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
@@ -13,6 +14,7 @@ import trio
 from cvmfs_py.cli.failures import report, unwrap
 from cvmfs_py.cli.options import Request, request_of
 from cvmfs_py.cli.output import one_line
+from cvmfs_py.cli.transient_line import LINE
 from cvmfs_py.cli.waiting_line import WAITING_LINE
 from cvmfs_py.errors import UsageError
 
@@ -37,15 +39,38 @@ def run_each(
 ) -> int:
     """Runs `work` for each REPO[:PATH]; a failure of one is reported and the others still run. The worst code wins."""
     requests = [request_of(options, text) for text in targets]
+    return _run_all(options, [partial(_with_repository, request, work, options, fresh) for request in requests])
+
+
+def run_together(
+    options: argparse.Namespace,
+    targets: Sequence[str],
+    work: Callable[[Repository, Sequence[bytes], argparse.Namespace], Awaitable[Any]],
+) -> int:
+    """The same with all paths of one repository and snapshot together, in the order in which they are given."""
+    groups: dict[object, tuple[Request, list[bytes]]] = {}
+    for text in targets:
+        request = request_of(options, text)
+        key = (request.target.name, tuple(sorted(request.overrides.items())))
+        groups.setdefault(key, (request, []))[1].append(request.target.path)
+
+    async def run(request: Request, paths: list[bytes]) -> None:
+        await _with_repository(request, lambda repository, _, given: work(repository, paths, given), options, False)
+
+    return _run_all(options, [partial(run, request, paths) for request, paths in groups.values()])
+
+
+def _run_all(options: argparse.Namespace, runs: Sequence[Callable[[], Awaitable[None]]]) -> int:
     worst = 0
-    for request in requests:
+    for run in runs:
         try:
-            run_async(_with_repository, request, work, options, fresh)
+            run_async(run)
         except (Exception, BaseExceptionGroup) as group:  # noqa: BLE001  # reported, and the next one still runs
             error = unwrap(group)
             try:
-                if len(requests) == 1 or isinstance(error, BrokenPipeError | KeyboardInterrupt):
+                if len(runs) == 1 or isinstance(error, BrokenPipeError | KeyboardInterrupt):
                     raise error from None
+                LINE.hide()
                 worst = max(worst, report(options.command, error))
             finally:
                 del error  # its traceback has this frame
@@ -129,4 +154,5 @@ def wanted(request: Request) -> Wanted:
 
 def warn(warnings: Iterable[str]) -> None:
     for warning in dict.fromkeys(warnings):
+        LINE.hide()
         print(f"cvmfs-py: {one_line(warning)}", file=sys.stderr)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import argparse
 
     from cvmfs_py.mount.repository import Repository
+    from cvmfs_py.mount.totals import Totals
 
 SHOWN_PROBLEMS = 50
 
@@ -42,10 +43,14 @@ def run(options: argparse.Namespace) -> int:
 async def verify(repository: Repository, path: bytes, options: argparse.Namespace) -> None:
     from cvmfs_py.cli.progress import Progress
     from cvmfs_py.errors import IntegrityError
+    from cvmfs_py.mount.totals import totals_told
     from cvmfs_py.mount.verifying import verify_snapshot
 
-    with Progress("verified", quiet=options.quiet or options.json) as progress:
-        report = await verify_snapshot(repository, path, progress, data=options.data)
+    interrupted = "the same command begins anew" + ("" if options.fresh else ", with what it has fetched in the cache")
+    with Progress("verified", quiet=options.quiet or options.json, interrupted=interrupted) as progress:
+        wanted = _data_of if options.data else _entries_of
+        with totals_told(repository, [path], progress, wanted, is_watched=progress.is_drawn):
+            report = await verify_snapshot(repository, path, progress, data=options.data)
     trusted = repository.root.trusted
     if options.json:
         write_json(
@@ -72,3 +77,11 @@ async def verify(repository: Repository, path: bytes, options: argparse.Namespac
         )
     if report.problems:
         raise IntegrityError(f"{counted(len(report.problems), 'problem')} in {repository.fqrn}")
+
+
+def _entries_of(totals: Totals) -> tuple[int, int]:
+    return totals.entries, 0
+
+
+def _data_of(totals: Totals) -> tuple[int, int]:
+    return totals.entries, totals.size_bytes

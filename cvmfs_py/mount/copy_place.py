@@ -66,12 +66,17 @@ class Place:
 
 
 @contextmanager
-def choose_place(destination: Path | str, source_name: bytes, snapshot: bytes, *, is_tree: bool) -> Iterator[Place]:
-    """An existing directory gets the copy inside, as with cp, unless an interrupted copy of the same is there."""
+def choose_place(
+    destination: Path | str, source_name: bytes, snapshot: bytes, *, is_tree: bool, inside: bool = False
+) -> Iterator[Place]:
+    """An existing directory gets the copy inside, as with cp, unless an interrupted copy of the same is there.
+
+    `inside`: it gets several copies, and is none of them itself.
+    """
     given = os.fsencode(destination)
     path = given.rstrip(b"/") or b"/"
     if os.path.isdir(path):
-        is_the_copy = is_tree and _is_noted(path, snapshot)
+        is_the_copy = is_tree and not inside and _is_noted(path, snapshot)
         if not is_the_copy:
             path = os.path.join(path, source_name)
     elif given.endswith(b"/") and not is_tree:

@@ -43,7 +43,7 @@ DAMAGES = (CatalogError, FetchError, IntegrityError, ObjectCorruptError)  # of s
 class Observer(Protocol):
     """Who wants to know how far it is."""
 
-    def expect(self, objects: int = 1) -> None: ...
+    def skip(self, size_bytes: int = 0, objects: int = 1) -> None: ...
     def advance(self, size_bytes: int = 0, objects: int = 1) -> None: ...
 
 
@@ -56,6 +56,7 @@ class CopyRequest:
     recursive: bool = False
     archive: bool = False  # owners and all attributes too
     jobs: int = 32
+    inside: bool = False  # the destination is a directory for several copies, never one of them
 
 
 @dataclass(slots=True)
@@ -70,23 +71,33 @@ class CopyReport:
     failures: list[str] = field(default_factory=list)
 
 
-async def copy_out(repository: Repository, request: CopyRequest, observer: Observer) -> CopyReport:
+def copied_name(repository: Repository, source: bytes, start: Located) -> bytes:
+    """What the copy is called in a directory."""
+    name = source.rpartition(b"/")[2]
+    if name in (b"", b".", b".."):
+        name = start.path.rpartition(b"/")[2] or repository.fqrn.encode()
+    return name
+
+
+async def copy_out(
+    repository: Repository, request: CopyRequest, observer: Observer, report: CopyReport | None = None
+) -> CopyReport:
     """Copies; failures of single entries are in the report, what ends the whole copy is raised."""
     start = await repository.resolve(request.source)
     if start.entry.is_directory and not request.recursive:
         raise FsError(errno.EISDIR, f"{show_path(start.path)} is a directory; add -r to copy it with all below")
-    report = CopyReport()
+    report = report or CopyReport()
+    failed_before = len(report.failures)
     snapshot = b"%s %s %s\n" % (repository.fqrn.encode(), str(repository.root_hash).encode(), start.path)
-    name = request.source.rpartition(b"/")[2]
-    if name in (b"", b".", b".."):
-        name = start.path.rpartition(b"/")[2] or repository.fqrn.encode()
-    with choose_place(request.destination, name, snapshot, is_tree=start.entry.is_directory) as place:
+    name = copied_name(repository, request.source, start)
+    is_tree = start.entry.is_directory
+    with choose_place(request.destination, name, snapshot, is_tree=is_tree, inside=request.inside) as place:
         copier = _Copier(repository, request, observer, report, resumed=place.resumed)
         if not start.entry.is_directory:
             await copier.copy_single(start, place.parent_fd, place.name)
             return report
         await copier.copy_tree(start, place.open_top())
-        if not report.failures:
+        if len(report.failures) == failed_before:
             place.forget()
     return report
 
@@ -131,7 +142,6 @@ class _Copier:
         self._open: list[tuple[bytes, TargetDirectory]] = []  # the way from the top to where the walk is
 
     async def copy_single(self, located: Located, directory_fd: int, name: bytes) -> None:
-        self._observer.expect()
         await self._copy_entry(located, directory_fd, name, None)
 
     async def copy_tree(self, start: Located, top_fd: int) -> None:
@@ -202,7 +212,6 @@ class _Copier:
             entry = located.entry
             if entry.is_directory:
                 continue
-            self._observer.expect()
             group = None
             if entry.is_regular and entry.hardlink_group and entry.link_count > 1:
                 group = groups.setdefault(entry.hardlink_group, _Group(entry.name))
@@ -269,8 +278,10 @@ class _Copier:
         await group.done.wait()  # never for long: the first one was sent before
         if group.copied and self._is_same_file(directory_fd, group.first, name):
             self._report.resumed_files += 1
+            self._observer.skip(located.entry.size, objects=0)
         elif group.copied and local.make_hard_link(directory_fd, group.first, name):
             self._report.files += 1
+            self._observer.skip(located.entry.size, objects=0)
         else:
             await self._copy_file(located, directory_fd, name)
 
@@ -278,7 +289,7 @@ class _Copier:
         entry = located.entry
         if self._resumed and self._is_there(located, directory_fd, name):
             self._report.resumed_files += 1
-            self._observer.advance(entry.size, objects=0)
+            self._observer.skip(entry.size, objects=0)
             return
         windows = await self._repository.content_windows(located)
         try:

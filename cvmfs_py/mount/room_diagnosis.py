@@ -52,9 +52,10 @@ def check_cache(settings: Settings) -> Check:
                 stream.write(b"x")
                 stream.flush()
             with wiring.open_store(settings) as store:
-                used_bytes = store.status().used_bytes
+                status = store.status()
+                used_bytes, pinned_bytes = status.used_bytes, status.pinned_bytes
         elif can_be_used(directory):
-            used_bytes = 0
+            used_bytes = pinned_bytes = 0
         else:
             return Check(name, Outcome.FAILED, f"{directory} cannot be made or written", cure)
         room = os.statvfs(place)
@@ -73,6 +74,9 @@ def check_cache(settings: Settings) -> Check:
     if quota is not None and free_bytes + used_bytes < quota:
         at_most = max(64, (free_bytes + used_bytes) * 9 // 10 >> 20)
         problems.append(("less than the limit", f"set CVMFS_QUOTA_LIMIT to {at_most} or less, or {cure}"))
+    if quota is not None and pinned_bytes > quota * 9 // 10:
+        cure_pins = "raise CVMFS_QUOTA_LIMIT, or let go of a pin: `cvmfs-py cache pins`, `cvmfs-py cache unpin`"
+        problems.append((f"{_mib(pinned_bytes)} of it pinned, so that nothing else stays in it for long", cure_pins))
     if room.f_files and room.f_favail < MINIMUM_FREE_INODES:
         problems.append((f"only {counted(room.f_favail, 'more file')}", cure))
     if kind in _REMOTE or kind.startswith("fuse"):

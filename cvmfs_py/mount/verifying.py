@@ -219,13 +219,14 @@ class _Verifier:
             refs = tuple(span.ref for span in await self._repository.spans(located))
         except (CatalogError, IntegrityError) as error:
             self._report.problems.append(f"{show_path(located.path)} cannot be read: {error}")
+            self._observer.advance()
             return
         if not self._data:
             self._observer.advance()
             return
         for first in range(0, len(refs), _BLOCK_OBJECTS):
             await send.send(refs[first : first + _BLOCK_OBJECTS])
-        self._observer.advance(entry.size)
+        self._observer.advance()
 
     async def check_received(self, receive: trio.MemoryReceiveChannel[tuple[ObjectRef, ...]]) -> None:
         # Not `async with`: a cancellation at the end would take the place of the error that ends it.
@@ -242,6 +243,8 @@ class _Verifier:
                 self._patience.failed(error)
             self._report.problems.append(str(error))
             return
+        finally:
+            self._observer.advance(ref.size_bytes or 0, objects=0)
         self._patience.fetched()
         self._report.objects += 1
         self._report.size_bytes += ref.size_bytes or 0

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from cvmfs_py.publish.settings import RepositorySettings
     from cvmfs_py.publish.storage import Storage
     from cvmfs_py.publish.tally import Observer
+    from cvmfs_py.publish.tar_input import ReadObserver
     from cvmfs_py.publish.tree import WritableTree
 
 _COMPRESSIONS = {code: name for name, code in COMPRESSION_CODES.items()}
@@ -54,6 +55,7 @@ class ArchiveOptions:
     is_layer: bool = False  # names that begin with `.wh.` are whiteouts
     recipe_for: Callable[[bytes], FileRecipe] | None = None  # None: as in the repository's settings
     processes: int | None = None  # for packing; None: one for each core
+    read_observer: ReadObserver | None = None
 
 
 class _Plan(NamedTuple):
@@ -79,7 +81,10 @@ def apply_archive(
     """
     options = options or ArchiveOptions()
     check_destination(at)
-    with TarInput(archive) as source, Packer[_Plan](storage, processes=options.processes) as packer:
+    with (
+        TarInput(archive, options.read_observer) as source,
+        Packer[_Plan](storage, processes=options.processes) as packer,
+    ):
         unpacking = _Unpacking(tree, storage, settings, packer, options, at, observer)
         try:
             unpacking.run(TarReader(source.read))

@@ -89,6 +89,9 @@ class _Member:
             except OSError as error:
                 ours.close()
                 raise PublishError(f"a packing process cannot be started: {error.strerror}") from error
+            except BaseException:  # interrupted
+                ours.close()
+                raise
 
 
 class ProcessCrew:

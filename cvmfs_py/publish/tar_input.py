@@ -10,22 +10,30 @@ import gzip
 import io
 import lzma
 import os
+import stat
 import zlib
-from typing import Any, BinaryIO, Self, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeAlias, cast
 
 from cvmfs_py.errors import PublishError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _BUFFER_BYTES = 1 << 20
 _MAGIC_BYTES = 6
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _DAMAGES = (OSError, EOFError, zlib.error, lzma.LZMAError)
 
+# so many bytes of the archive as it is stored are read, of so many; None: nobody knows
+ReadObserver: TypeAlias = "Callable[[int, int | None], None]"
+
 
 class TarInput:
     """An archive that is being read. Use it as a context manager; a stream that was given stays open."""
 
-    def __init__(self, source: str | bytes | os.PathLike[str] | BinaryIO) -> None:
+    def __init__(self, source: str | bytes | os.PathLike[str] | BinaryIO, observer: ReadObserver | None = None) -> None:
         """`source`: a file, `-` for the standard input, or a stream."""
+        self._observer = observer
         self._owned: list[BinaryIO] = []
         self._damages: tuple[type[Exception], ...] = _DAMAGES
         self.read_bytes = 0  # of what the archive is when nothing is compressed
@@ -81,7 +89,7 @@ class TarInput:
                 magic += more
         except OSError as error:
             raise PublishError(f"{self.name} cannot be read: {error.strerror}") from error
-        raw = io.BufferedReader(_Rest(magic, stream), _BUFFER_BYTES)
+        raw = io.BufferedReader(_Rest(magic, stream, self._observer), _BUFFER_BYTES)
         inflated: object = None
         if magic.startswith(b"\x1f\x8b"):
             inflated = gzip.GzipFile(fileobj=raw)
@@ -102,9 +110,12 @@ class TarInput:
 class _Rest(io.RawIOBase):
     """A stream of which the beginning was read already. Closing it leaves the stream open."""
 
-    def __init__(self, beginning: bytes, stream: BinaryIO) -> None:
+    def __init__(self, beginning: bytes, stream: BinaryIO, observer: ReadObserver | None) -> None:
         self._beginning = beginning
         self._stream = stream
+        self._observer = observer
+        self._read_bytes = 0
+        self._size_bytes = None if observer is None else _size_of(stream)
 
     def readable(self) -> bool:
         return True
@@ -114,4 +125,15 @@ class _Rest(io.RawIOBase):
         data = self._beginning[: len(view)] or self._stream.read(len(view))
         self._beginning = self._beginning[len(data) :]
         view[: len(data)] = data
+        self._read_bytes += len(data)
+        if self._observer is not None:
+            self._observer(self._read_bytes, self._size_bytes)
         return len(data)
+
+
+def _size_of(stream: BinaryIO) -> int | None:
+    try:
+        status = os.fstat(stream.fileno())
+    except OSError:
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None

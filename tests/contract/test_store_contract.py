@@ -14,7 +14,7 @@ from cache.directory import DirectoryStore
 from cache.errors import CacheError, ObjectCorruptError
 from cache.memory import MemoryStore
 from cache.ref import NotLocal
-from cache.reports import Verdict
+from cache.reports import HeldPart, Verdict
 from cache.store import Store
 from cache.tiers import LowerTier
 from tests.contract.objects import commit, content, make_ref, put
@@ -402,11 +402,25 @@ def test_named_pins_stay(store: Store) -> None:
     assert (first.name, first.label) == ("example.org@v1", 'version 1, with "quotes"\nand lines')
     assert first.hashes == {str(refs[1].content_hash), str(absent.content_hash)}
     assert second.name == "other"
+    assert store.held(first.hashes) == HeldPart(1, 100)
     assert store.unpin("other")
     assert not store.unpin("other")
     store.pin("example.org@v1", "replaced", [])
     store.cleanup(0)
     assert store.status().objects == 0
+
+
+def test_named_pins_say_what_they_are(store: Store) -> None:
+    ref = put(store, block(1))
+    absent = make_ref(b"not here yet")
+    hashes = [ref.content_hash, absent.content_hash]
+    store.pin("one", "", hashes, is_complete=False, size_bytes=112)
+    (pin,) = store.named_pins()
+    assert (pin.is_complete, pin.size_bytes, store.held(pin.hashes).objects) == (False, 112, 1)
+    put(store, b"not here yet")
+    store.pin("one", "", hashes, size_bytes=112)
+    (pin,) = store.named_pins()
+    assert (pin.is_complete, store.held(pin.hashes)) == (True, HeldPart(2, 112))
 
 
 def test_named_pins_hold_against_the_limit(make_store: MakeStore) -> None:

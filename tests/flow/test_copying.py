@@ -311,7 +311,8 @@ class StopAfter:
         self._scope = scope
         self._left = objects
 
-    def expect(self, objects: int = 1) -> None: ...
+    def skip(self, size_bytes: int = 0, objects: int = 1) -> None:
+        self.advance(size_bytes, objects)
 
     def advance(self, size_bytes: int = 0, objects: int = 1) -> None:
         self._left -= objects

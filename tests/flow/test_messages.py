@@ -107,7 +107,7 @@ WORLD = [
     (["cp", "-r", "REPO:/release", "a file", "--key", "KEY"], 5, "there is something else of this name"),
     (["verify", "-q", "REPO:/none", "--key", "KEY"], 5, "/none: there is no such file or directory"),
     (["cache", "pin", "REPO:/none", "--key", "KEY"], 5, "/none: there is no such file or directory"),
-    (["cache", "unpin", "REPO:/none"], 2, "nothing is pinned as zoo.test.org:/none; `cvmfs-py cache status`"),
+    (["cache", "unpin", "REPO:/none"], 2, "nothing is pinned as zoo.test.org:/none; `cvmfs-py cache pins`"),
     (["ls", "REPO@v99", "--key", "KEY"], 2, "zoo.test.org has no tag 'v99'; `cvmfs-py tags zoo.test.org` lists"),
     (["ls", "REPO", "--date", "2001-01-01", "--key", "KEY"], 2, "has no tagged snapshot as early as 2001-01-01"),
     (["ls", "REPO", "--root-hash", "01" * 20], 5, "no server of zoo.test.org has a root catalog 01010101"),

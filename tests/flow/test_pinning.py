@@ -9,14 +9,16 @@ import pytest
 
 from cache.directory import DirectoryStore
 from cache.errors import CacheError
+from cache.reports import HeldPart
 from cvmfs_py.errors import FetchError
 from cvmfs_py.mount.copying import CopyRequest, copy_out
-from cvmfs_py.mount.pinning import PinnedTree, pin_label, pin_name, pin_tree
+from cvmfs_py.mount.pinning import PinnedTree, fetch_tree, list_tree, pin_label, pin_name
 from tests.flow.opening import Nobody, opened
 from tests.simulator.repository import Repository as Published
 from tests.simulator.tree import Directory, File, Symlink
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 NOWHERE = ["file:///nowhere"]
@@ -40,9 +42,14 @@ def published(tmp_path: Path) -> Published:
     return published
 
 
-async def pinned(published: Published, cache: Path, path: bytes, **parameters: str) -> PinnedTree:
+async def pinned(
+    published: Published, cache: Path, path: bytes, failures: Sequence[str] = (), **parameters: str
+) -> PinnedTree:
     async with opened(published, cache, **parameters) as repository:
-        return await pin_tree(repository, path, Nobody(), jobs=3)
+        tree = await list_tree(repository, path, Nobody())
+        report = await fetch_tree(repository, tree, Nobody(), jobs=3)
+        assert [" ".join(failure.split()[:2]) for failure in report.failures] == list(failures)
+        return tree
 
 
 def collect(cache: Path) -> None:
@@ -70,7 +77,9 @@ async def test_it_survives_collection_and_serves_offline(
     cache = tmp_path / "cache"
     tree_pinned = await pinned(published, cache, b"/a/b")
     assert tree_pinned.label == "test.example.org:/a/b"
-    assert (tree_pinned.objects, tree_pinned.size_bytes) == (3 + 1 + 6, 6 + 90)  # catalogs, a file, chunks
+    assert (tree_pinned.objects, tree_pinned.catalogs) == (3 + 1 + 6, 3)  # catalogs, a file, chunks
+    with closing(DirectoryStore(str(cache))) as store:
+        assert store.held(store.named_pins()[0].hashes) == HeldPart(3 + 1 + 6, tree_pinned.size_bytes)
     async with opened(published, cache) as repository:
         await repository.open_directory(b"/other")  # more than what is pinned
     if is_index_lost:
@@ -137,8 +146,10 @@ async def test_what_cannot_be_fetched_is_told_and_the_rest_can_be_tried_again(
     ((lost, kind),) = published.find_objects(b"/a/b/c/leaf")
     stored = published.object_path(lost, kind).read_bytes()
     published.drop(lost, kind)
-    with pytest.raises(FetchError, match="/a/b/c/leaf"):
-        await pinned(published, cache, b"/a")
+    await pinned(published, cache, b"/a", ["file /a/b/c/leaf"])
+    with closing(DirectoryStore(str(cache))) as store:
+        (pin,) = store.named_pins()
+        assert (pin.is_complete, len(pin.hashes), store.held(pin.hashes).objects) == (False, 10, 9)
     published.object_path(lost, kind).write_bytes(stored)
     await pinned(published, cache, b"/a")
     collect(cache)

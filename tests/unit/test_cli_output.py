@@ -32,18 +32,6 @@ write_line(bytes.fromhex(sys.argv[1]))
 write_json_line({"path": bytes.fromhex(sys.argv[1]).decode("latin-1")})
 sys.stdout.flush()
 """
-COUNT = """
-import sys, time
-from cvmfs_py.cli.progress import Progress
-with Progress("copied", quiet="quiet" in sys.argv) as progress:
-    progress.expect(3)
-    for _ in range(3):
-        progress.advance(1 << 20)
-        time.sleep(0.11)
-    progress.hide()
-    print("between", file=sys.stderr)
-    progress.advance(1)
-"""
 
 
 def on_terminal(code: str, *words: str, columns: int = 80, **environment: str) -> bytes:
@@ -86,32 +74,6 @@ def test_pipes_get_the_bytes_and_json_has_one_character_a_byte() -> None:
     assert len(record) < len(done.stdout)
     assert json.loads(record)["path"].encode("latin-1") == HOSTILE
     assert record.isascii()
-
-
-# progress
-
-
-def test_progress_is_drawn_and_taken_back() -> None:
-    shown = on_terminal(COUNT)
-    assert b"\r\x1b[Kcopied: 1 [#######.............] of 3, 1.0 MiB" in shown
-    assert b"copied: 3 [####################] of 3, 3.0 MiB" in shown
-    assert b"\r\x1b[Kbetween\r\n" in shown  # a message has a line of its own
-    assert shown.endswith(b"\r\x1b[K")
-
-
-def test_progress_fits_the_terminal() -> None:
-    for part in on_terminal(COUNT, columns=20).split(b"\r\x1b[K"):
-        assert len(part.partition(b"\r\n")[0]) < 20
-
-
-@pytest.mark.parametrize(("words", "environment"), [(("quiet",), {}), ((), {"TERM": "dumb"})])
-def test_progress_that_nobody_wants(words: tuple[str, ...], environment: dict[str, str]) -> None:
-    assert on_terminal(COUNT, *words, **environment) == b"between\r\n"
-
-
-def test_progress_that_nobody_sees() -> None:
-    done = subprocess.run([sys.executable, "-I", "-c", COUNT], capture_output=True, check=True)
-    assert (done.stdout, done.stderr) == (b"", b"between\n")
 
 
 # texts
