@@ -19,14 +19,13 @@ from tests.simulator.fault_server import FaultServer, Silence, refused_port
 from tests.simulator.repository import Repository
 from tests.simulator.slow_server import SlowServer
 from tests.simulator.tree import Directory, File
-from tests.simulator.web import PROGRAM as NGINX
 from tests.simulator.web import Nginx
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(NGINX is None, reason="needs nginx")
+pytestmark = pytest.mark.needs("nginx")
 
 CONFIG = "config.example.net"
 DATA = "data.example.org"

@@ -28,9 +28,9 @@ IS_ROOT = os.geteuid() == 0
 OPTIONS = MountOptions("sft.cern.ch")
 PATIENCE_S = 0.3  # in place of seconds, where the answer never comes
 
-pytestmark = pytest.mark.skipif(not os.path.exists(device.DEVICE), reason="needs /dev/fuse (modprobe fuse)")
-needs_root = pytest.mark.skipif(not IS_ROOT, reason="needs root, to be both root and an ordinary user")
-needs_fusermount = pytest.mark.skipif(fusermount.find_program() is None, reason="needs fusermount3 (package fuse3)")
+pytestmark = pytest.mark.needs("fuse")
+needs_root = pytest.mark.needs("other users")
+needs_fusermount = pytest.mark.needs("user mounts")
 
 
 @pytest.fixture(

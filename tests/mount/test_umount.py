@@ -15,14 +15,13 @@ from cvmfs_py.errors import MountError
 from cvmfs_py.mount.ending import Ending, end_mount
 from cvmfs_py.mount.process_id import ProcessId, open_process
 from cvmfs_py.mount.registry import ListedMount, MountRecord, MountState
-from tests.mount.mounting import why_no_mounts
 from tests.simulator.command import PROGRAM
 
 TOP = Path(__file__).parents[2]
 USER = 54321  # without an account
 OTHER = 54322
 PYTHON = (TOP, Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve())
-needs_mounts = pytest.mark.skipif(bool(why_no_mounts()), reason=why_no_mounts())
+needs_mounts = pytest.mark.needs("mounting")
 
 
 def is_open(path: Path) -> bool:
@@ -101,7 +100,7 @@ def test_root_ends_a_mount_of_others_by_its_mountpoint(tmp_path: Path) -> None:
 
 
 @needs_mounts
-@pytest.mark.skipif(not all(map(is_open, PYTHON)), reason="needs a Python that other users can run")
+@pytest.mark.needs("open python")
 def test_users_end_nothing_of_others(tmp_path: Path) -> None:
     output = run_with_mounts(
         tmp_path,
