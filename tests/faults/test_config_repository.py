@@ -334,7 +334,9 @@ def test_a_cache_directory_that_is_not_one(tmp_path: Path, world: World, config_
     assert os.listdir(machine.cache) == ["thesis.tex"]
 
 
-@pytest.mark.parametrize("how", ["writable", "a link", *(["of another account"] if os.geteuid() == 0 else [])])
+@pytest.mark.parametrize(
+    "how", ["writable", "a link", pytest.param("of another account", marks=pytest.mark.needs("other users"))]
+)
 def test_a_copy_that_others_can_change_is_not_obeyed(
     tmp_path: Path, world: World, data_server: Nginx, config_server: Nginx, how: str
 ) -> None:
