@@ -136,7 +136,7 @@ def _minimal_root(suite: str, cache: Path) -> Path:
 
 
 def _downloads(cache: Path, suite: str) -> dict[str, Path]:
-    """What apt has fetched once need not be fetched again: places of a machine, and the directories that are shown there."""
+    """What apt has fetched once need not be fetched again: places there, and the directories that are shown at them."""
     archives = cache / f"fresh-{suite}-archives"
     (archives / "partial").mkdir(parents=True, exist_ok=True)
     return {"/var/cache/apt/archives": archives}
