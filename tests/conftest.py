@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 
+from tests.leftovers import children, end_children
 from tests.rights import require
 
 if TYPE_CHECKING:
@@ -35,6 +36,17 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers("needs"):
         require(*marker.args)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, object, object]:
+    """What a failed test has started must not fail others."""
+    before = children()
+    try:
+        return (yield)
+    except BaseException:
+        end_children(spared=before)
+        raise
 
 
 @pytest.hookimpl(wrapper=True)

@@ -44,6 +44,8 @@ NAMES = [
 # Root without the right to mount, as in an ordinary container.
 WEAK = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"]
 needs_root = pytest.mark.needs("other users")
+# Without a way to mount it answers otherwise.
+pytestmark = pytest.mark.needs("fuse", "user namespaces")
 
 
 @pytest.fixture(scope="module")
@@ -253,7 +255,7 @@ def test_root_without_the_right_to_mount(tmp_path: Path) -> None:
     assert checks["ways to mount"]["found"] == "in a user namespace"
 
 
-@needs_root
+@pytest.mark.needs("mounting", "other users")
 def test_no_way_at_all(tmp_path: Path) -> None:
     """No rights, no privileges to be had, and no more user namespaces."""
     client = Client(tmp_path, FQRN, [])

@@ -29,7 +29,7 @@ OPTIONS = MountOptions("sft.cern.ch")
 PATIENCE_S = 0.3  # in place of seconds, where the answer never comes
 
 pytestmark = pytest.mark.needs("fuse")
-needs_root = pytest.mark.needs("other users")
+needs_root = pytest.mark.needs("mounting", "other users")
 needs_fusermount = pytest.mark.needs("user mounts")
 
 
@@ -292,7 +292,7 @@ def test_another_device() -> None:
         device.open_device("/dev/null")
 
 
-@needs_root
+@pytest.mark.needs("device files")
 @pytest.mark.parametrize(
     ("mode", "minor", "words"),
     [(0o600, 229, r"its mode is 600; as root: chmod 666"), (0o666, 251, "modprobe fuse")],
