@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.mount.people import wait_until
 from tests.simulator.command import PROGRAM, ROOT, Client, Finished, Running
 from tests.simulator.fault_server import FaultServer, Silence
 from tests.simulator.repository import Repository
@@ -136,7 +137,8 @@ def test_interrupting_a_configuration_file_that_waits(client: Client, arguments:
     started = time.monotonic()
     is_interrupted(running.finish(5))
     assert time.monotonic() - started < 3
-    assert not is_running(int(mark.read_text()))
+    shell = int(mark.read_text())
+    assert wait_until(lambda: not is_running(shell))
 
 
 def is_running(pid: int) -> bool:
