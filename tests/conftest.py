@@ -1,16 +1,20 @@
-"""For all tests: `--no-skips` makes a failure of every test that would be skipped.
+"""For all tests: what is missing on this machine is skipped, counted and named; `--no-skips` makes a failure of it.
 
-A machine that lacks something may leave tests out, and the summary says which; where changes are judged, all must run.
+A test says what it needs by `@pytest.mark.needs(...)`, see `tests/rights.py`. A machine that lacks something may leave
+tests out, and the end of the run says how many for which reason; where changes are judged, all must run.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
 
 from tests.apart import keep_mounts_apart
+from tests.leftovers import children, end_children
+from tests.rights import require
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -25,8 +29,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-skips", action="store_true", help="a skipped test is a failed one")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs(*names): rights of this machine or programs that the test needs")
     keep_mounts_apart()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("needs"):
+        require(*marker.args)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, object, object]:
+    """What a failed test has started must not fail others."""
+    before = children()
+    try:
+        return (yield)
+    except BaseException:
+        end_children(spared=before)
+        raise
 
 
 @pytest.hookimpl(wrapper=True)
@@ -47,6 +69,17 @@ def pytest_make_collect_report(
         report.outcome = "failed"
         report.longrepr = f"nothing may be skipped here: {_reason(report.longrepr)}"  # type: ignore[assignment]
     return report
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """What was left out, by its reason; the most frequent ones first."""
+    reasons = Counter(
+        _reason(report.longrepr).removeprefix("Skipped: ") for report in terminalreporter.stats.get("skipped", [])
+    )
+    if reasons:
+        terminalreporter.section(f"{reasons.total()} skipped: this machine lacks what they need")
+        for reason, count in reasons.most_common():
+            terminalreporter.line(f"{count:5} {reason}")
 
 
 def _reason(description: Any) -> str:

@@ -29,7 +29,7 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
         "--keys", metavar="DIR", help="has NAME.pub, .crt, .key and, for resign, .masterkey (default: DIR.keys)"
     )
     parser.add_argument("-n", "--dry-run", action="store_true", help="only check, and tell what would be done")
-    add_storing_options(parser.add_argument_group("what it does not tell itself (kept in DIR.keys/NAME.conf)"))
+    add_storing_options(parser.add_argument_group("kept in DIR.keys/NAME.conf"))
     parser.add_argument("--json", action="store_true", help="the result as JSON")
     return parser
 

@@ -118,6 +118,7 @@ async def _ask(finder: RootFinder) -> tuple[TrustedRoot | None, Answer | None]:
     settings = finder.settings
     if settings.root_hash or settings.repository_tag or settings.repository_date_s is not None:
         root = await finder.find()
+        root.tree.close()  # only how it was found is looked at
         return root.trusted, root.answer
     return await finder.vouched()
 

@@ -22,17 +22,16 @@ from tests.compat.zoo_goldens import (
     make_document_root,
     put_manifest,
 )
-from tests.simulator.abilities import why_no_device_files
+from tests.rights import why_not
 from tests.simulator.command import Client, Finished
-from tests.simulator.web import PROGRAM as NGINX
 from tests.simulator.web import Nginx
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(NGINX is None, reason="needs nginx")
-as_root = pytest.mark.skipif(bool(why_no_device_files()), reason=why_no_device_files())
+pytestmark = pytest.mark.needs("nginx")
+as_root = pytest.mark.needs("device files")
 
 
 @pytest.fixture
@@ -70,7 +69,7 @@ def check_listing(client: Client, golden: Golden, *options: str, warnings: int =
 
 
 def check_copy(client: Client, golden: Golden, destination: str, *options: str, warnings: int = 0) -> None:
-    if why_no_device_files():
+    if why_not("device files"):
         return
     done = client.run("cp", "-a", "-q", *options, FQRN, destination)
     assert (done.code, len(done.error_lines)) == (0, warnings), done

@@ -12,20 +12,19 @@ import pytest
 from cache.address import Algorithm, Kind
 from cvmfs_py.errors import ConfigError, ObjectGoneError
 from tests.compat.whole_tree import describe, opened, read_whole
-from tests.simulator.abilities import why_no_device_files
+from tests.rights import why_not
 from tests.simulator.command import Client
 from tests.simulator.repository import Repository
 from tests.simulator.schema import NEWEST, Schema
 from tests.simulator.signing import RepositoryKey
 from tests.simulator.tree import Directory, File, Node, Special, Symlink, hard_links
-from tests.simulator.web import PROGRAM as NGINX
 from tests.simulator.web import Nginx
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(NGINX is None, reason="needs nginx")
+pytestmark = pytest.mark.needs("nginx")
 
 FQRN = "variant.example.org"
 RANDOM = random.Random(7)
@@ -269,7 +268,7 @@ def test_the_command_line_agrees(name: str, tmp_path: Path) -> None:
     with Nginx(repository.document_root) as web:
         client = make_client(tmp_path, repository, web.url)
         copied = client.run("cp", "-r", FQRN, "copy")
-        if not why_no_device_files():
+        if not why_not("device files"):
             assert copied.code == 0, copied
         verified = client.run("verify", "--data", FQRN)
         assert (verified.code, verified.errors) == (0, ""), verified

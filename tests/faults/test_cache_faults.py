@@ -18,7 +18,7 @@ from cache.errors import CacheError
 from cache.reports import Verdict
 from tests.contract.objects import commit, content, make_ref, object_file, put
 from tests.faults.cache_worker import LINK_CALLS, block, size_of
-from tests.simulator.abilities import unshare_command, why_no_loop_devices, why_no_mounts
+from tests.rights import require, unshare_command
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,8 +30,7 @@ def start(command: str, directory: Path, number: int = 0) -> subprocess.Popen[st
 
 def in_mount_namespace(command: str, directory: Path) -> None:
     """Run a worker that mounts: as root in a mount namespace, otherwise in a user namespace as well."""
-    if why_no_mounts():
-        pytest.skip(why_no_mounts())
+    require("mount namespaces")
     arguments = [sys.executable, "-W", "error", "-m", "tests.faults.cache_worker", command, str(directory)]
     done = subprocess.run([*unshare_command(), *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -113,7 +112,7 @@ def test_a_disk_that_refuses(tmp_path: Path, command: str) -> None:
     in_mount_namespace(command, tmp_path / "disk")
 
 
-@pytest.mark.skipif(bool(why_no_loop_devices()), reason=why_no_loop_devices())
+@pytest.mark.needs("loop devices")
 def test_a_file_system_of_whole_seconds(tmp_path: Path) -> None:
     in_mount_namespace("seconds", tmp_path / "disk")
 

@@ -234,7 +234,7 @@ def test_another_account_has_no_permission(public_directory: Path, repository: R
             path.chmod(0o700)
 
 
-@pytest.mark.parametrize("others", ["mode", "link", *(["account"] if os.geteuid() == 0 else [])])
+@pytest.mark.parametrize("others", ["mode", "link", pytest.param("account", marks=pytest.mark.needs("other users"))])
 def test_the_cache_among_temporary_files_was_made_by_somebody_else(
     public_directory: Path, repository: Repository, server: SlowServer, others: str
 ) -> None:

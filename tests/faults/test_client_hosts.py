@@ -22,17 +22,15 @@ from tests.simulator.fault_server import (
 )
 from tests.simulator.repository import Repository
 from tests.simulator.slow_server import SlowServer
-from tests.simulator.squid import PROGRAM as SQUID
 from tests.simulator.squid import Squid
 from tests.simulator.tree import Directory, File
-from tests.simulator.web import PROGRAM as NGINX
 from tests.simulator.web import Nginx
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(NGINX is None or SQUID is None, reason="needs nginx and squid")
+pytestmark = pytest.mark.needs("nginx", "squid")
 
 FQRN = "test.example.org"
 FILES = {f"file{number:02d}": bytes(range(256)) * number for number in range(20)}

@@ -13,14 +13,13 @@ from tests.simulator.command import Client, Finished
 from tests.simulator.fault_server import FaultServer, SeenRequest, Silence, answer, refused_port
 from tests.simulator.repository import Repository
 from tests.simulator.tree import Directory, File
-from tests.simulator.web import PROGRAM as NGINX
 from tests.simulator.web import Nginx
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(NGINX is None, reason="needs nginx")
+pytestmark = pytest.mark.needs("nginx")
 
 FQRN = "test.example.org"
 START_S = 4.0  # what the start of a program may take on a busy machine

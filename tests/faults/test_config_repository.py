@@ -19,14 +19,13 @@ from tests.simulator.fault_server import FaultServer, Silence, answer, refused_p
 from tests.simulator.repository import Repository
 from tests.simulator.slow_server import SlowServer
 from tests.simulator.tree import Directory, File
-from tests.simulator.web import PROGRAM as NGINX
 from tests.simulator.web import Nginx
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(NGINX is None, reason="needs nginx")
+pytestmark = pytest.mark.needs("nginx")
 
 CONFIG = "config.example.net"
 DATA = "data.example.org"
@@ -430,7 +429,9 @@ def test_a_cache_directory_that_is_not_one(tmp_path: Path, world: World, config_
     assert os.listdir(machine.cache) == ["thesis.tex"]
 
 
-@pytest.mark.parametrize("how", ["writable", "a link", *(["of another account"] if os.geteuid() == 0 else [])])
+@pytest.mark.parametrize(
+    "how", ["writable", "a link", pytest.param("of another account", marks=pytest.mark.needs("other users"))]
+)
 def test_a_copy_that_others_can_change_is_not_obeyed(
     tmp_path: Path, world: World, data_server: Nginx, config_server: Nginx, how: str
 ) -> None:

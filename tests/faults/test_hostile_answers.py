@@ -17,14 +17,13 @@ from tests.faults.tampering_world import FQRN, World, check_failure
 from tests.simulator.fault_server import Endless, FaultServer, Script, SeenRequest, Steps, answer, chunked
 from tests.simulator.signing import RepositoryKey
 from tests.simulator.tree import Directory, File
-from tests.simulator.web import PROGRAM as NGINX
 from tests.simulator.web import Nginx
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(NGINX is None, reason="needs nginx")
+pytestmark = pytest.mark.needs("nginx")
 
 MEBIBYTE = 1 << 20
 PREFIX = f"/cvmfs/{FQRN}/"

@@ -21,14 +21,13 @@ from tests.faults.tampering_world import FQRN, World, check_failure
 from tests.simulator.catalogs import hash_path
 from tests.simulator.repository import Repository
 from tests.simulator.tree import Directory, File, Symlink
-from tests.simulator.web import PROGRAM as NGINX
 from tests.simulator.web import Nginx
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(NGINX is None, reason="needs nginx")
+pytestmark = pytest.mark.needs("nginx")
 
 HUGE = 1 << 62
 DIRECTORY, REGULAR, LINK = stat.S_IFDIR | 0o755, stat.S_IFREG | 0o644, stat.S_IFLNK | 0o777

@@ -22,15 +22,13 @@ from cvmfs_py.network.fetcher import Fetcher, open_fetcher
 from cvmfs_py.network.options import NetworkConfig
 from cvmfs_py.network.probing import probe_hosts
 from tests.simulator.fault_server import FaultServer, Script, Silence, answer, refused_port
-from tests.simulator.squid import PROGRAM as SQUID
 from tests.simulator.squid import Squid
-from tests.simulator.web import PROGRAM as NGINX
 from tests.simulator.web import Nginx
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-pytestmark = pytest.mark.skipif(NGINX is None or SQUID is None, reason="needs nginx and squid")
+pytestmark = pytest.mark.needs("nginx", "squid")
 
 ZOO = Path(__file__).parents[1] / "data" / "zoo"
 CONFIG = NetworkConfig(

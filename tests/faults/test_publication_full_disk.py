@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.simulator.abilities import why_no_mounts
 from tests.simulator.command import PROGRAM, in_mount_namespace
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(bool(why_no_mounts()), reason=why_no_mounts() or "mounts")
+pytestmark = pytest.mark.needs("mount namespaces")
 
 # All steps run in one mount namespace, with which the disk goes.
 STEPS = """

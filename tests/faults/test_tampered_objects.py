@@ -15,14 +15,13 @@ from cache.address import ContentHash, Kind, parse_hash
 from cvmfs_py.errors import FetchError
 from tests.compat.whole_tree import opened
 from tests.faults.tampering_world import FQRN, World, check_failure
-from tests.simulator.web import PROGRAM as NGINX
 from tests.simulator.web import Nginx
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(NGINX is None, reason="needs nginx")
+pytestmark = pytest.mark.needs("nginx")
 
 Object = tuple[ContentHash, Kind]
 

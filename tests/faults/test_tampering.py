@@ -17,14 +17,13 @@ from tests.simulator.repository import Repository
 from tests.simulator.schema import NEWEST
 from tests.simulator.signing import MasterKey, RepositoryKey
 from tests.simulator.tree import Directory, File
-from tests.simulator.web import PROGRAM as NGINX
 from tests.simulator.web import Nginx
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(NGINX is None, reason="needs nginx")
+pytestmark = pytest.mark.needs("nginx")
 
 NOW = datetime.now(UTC)
 LOGIN_PAGE = b"<!DOCTYPE html><html><head><title>Log in</title></head><body>Welcome to the airport</body></html>\n"

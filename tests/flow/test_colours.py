@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mount.mounting import Mounted, why_no_mounts
+from tests.mount.mounting import Mounted
 from tests.simulator.command import PROGRAM, Client
 from tests.simulator.terminal import Terminal
 
@@ -92,7 +92,7 @@ def test_doctor(client: Client) -> None:
     assert PAINT.search(show(client, "doctor", "--color", "never", "--config", "/dev/null")) is None
 
 
-@pytest.mark.skipif(bool(why_no_mounts()), reason=why_no_mounts())
+@pytest.mark.needs("mounting")
 def test_list(tmp_path: Path) -> None:
     (tmp_path / "mnt").mkdir()
     parameters = {"SERVER_URL": f"file://{ZOO}/server", "PUBLIC_KEY": f"{ZOO}/zoo.test.org.pub"}

@@ -11,7 +11,6 @@ import pytest
 
 from cvmfs_py.cli.app import COMMANDS, run
 from tests.house.readme import parser_of
-from tests.mount.mounting import why_no_mounts
 from tests.simulator.command import Client, in_mount_namespace
 from tests.simulator.signing import MasterKey
 
@@ -189,7 +188,7 @@ def test_a_misspelt_parameter_is_told_and_the_command_goes_on(
     assert is_told(arguments, output, errors), (output, errors)
 
 
-@pytest.mark.skipif(bool(why_no_mounts()), reason=why_no_mounts())
+@pytest.mark.needs("mounting")
 @pytest.mark.parametrize("arguments", [each for each in TELLING if each[0] in MOUNTING], ids=" ".join)
 def test_a_misspelt_parameter_of_a_mount_is_told(arguments: list[str], tmp_path: Path) -> None:
     (tmp_path / "mnt").mkdir()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.mount.mounting import why_no_mounts
+from tests.rights import why_not
 from tests.simulator.command import Client
 from tests.simulator.fault_server import FaultServer, Silence, refused_port
 from tests.simulator.signing import MasterKey
@@ -71,7 +71,7 @@ def test_a_command_tells_what_it_waits_for(tmp_path: Path, silent: FaultServer) 
     assert "waiting " not in (tmp_path / "errors").read_text()
 
 
-@pytest.mark.skipif(bool(why_no_mounts()), reason=why_no_mounts())
+@pytest.mark.needs("mounting")
 def test_what_a_daemon_waits_for(tmp_path: Path, silent: FaultServer) -> None:
     client = client_of(tmp_path, silent.url)
     mountpoint = tmp_path / "mnt"
@@ -95,7 +95,7 @@ def test_what_a_daemon_waits_for(tmp_path: Path, silent: FaultServer) -> None:
 def test_an_interrupt_takes_it_away(tmp_path: Path, silent: FaultServer) -> None:
     client = client_of(tmp_path, silent.url).changed(TIMEOUT_DIRECT="60")
     commands = [["ls", FQRN]]
-    if not why_no_mounts():
+    if not why_not("mounting"):
         commands += [["mount", FQRN, str(tmp_path)], ["exec", FQRN, "--", "true"]]
     with ExitStack() as held:
         terminals = [held.enter_context(terminal_of(client, *words)) for words in commands]

@@ -10,7 +10,6 @@ once with each.
 
 from __future__ import annotations
 
-import os
 import select
 import threading
 from typing import TYPE_CHECKING
@@ -31,15 +30,6 @@ READY_S = 60.0
 END_S = 30.0
 LIMIT_S = 150.0
 every_engine = pytest.mark.parametrize("engine", ENGINES)
-
-
-def why_no_mounts() -> str:
-    """Why a test cannot mount here, for a skip; empty when it can."""
-    if os.geteuid() != 0:
-        return "needs root to mount"
-    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        return "needs /dev/fuse"
-    return ""
 
 
 class Mounted:

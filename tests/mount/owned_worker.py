@@ -7,6 +7,7 @@ Runs as root in a mount namespace of its own, mounts, and becomes the user befor
 
 from __future__ import annotations
 
+import codecs
 import os
 import select
 import signal
@@ -16,6 +17,8 @@ from cvmfs_py.mount.registry import register
 from cvmfs_py.mount.runtime_directory import runtime_directory
 from tests.mount.limits import become
 from tests.mount.registry_worker import mount, own_record
+
+codecs.lookup("ascii")  # loaded when it is first used, and an ordinary user may not be able to read it
 
 
 def main(mountpoint: bytes, user_id: int) -> None:

@@ -28,9 +28,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cvmfs_py.mount.engines import ENGINES
-from tests.mount.mounting import why_no_mounts
 from tests.mount.soak_daemon import Daemon, DaemonGoneError
 from tests.mount.soak_world import DOWN, FAULTS, FIRST, FQRN, Server, Source
+from tests.rights import why_not
 from tests.simulator.command import Client
 from tests.simulator.fault_server import FaultServer
 
@@ -324,8 +324,8 @@ def main() -> int:
     parser.add_argument("--engine", choices=ENGINES, default=ENGINES[0])
     parser.add_argument("--seed", type=int, default=None)
     arguments = parser.parse_args()
-    if why_not := why_no_mounts():
-        parser.exit(3, f"./dev soak: it {why_not}\n")
+    if reason := why_not("mounting"):
+        parser.exit(3, f"./dev soak: it {reason}\n")
     seed = random.randrange(1 << 30) if arguments.seed is None else arguments.seed
     print(f"seed {seed}, {arguments.engine}, {arguments.seconds:g} s", flush=True)
     signal.signal(signal.SIGTERM, _end)

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.mount.mounting import Mounted, why_no_mounts
+from tests.mount.mounting import Mounted
 from tests.simulator.command import Client
 from tests.simulator.fault_server import FaultServer, Silence, answer
 from tests.simulator.publisher import OwnRepository, write_tree
-from tests.simulator.web import PROGRAM as NGINX
 from tests.simulator.web import Nginx
 
 if TYPE_CHECKING:
@@ -25,8 +24,8 @@ if TYPE_CHECKING:
     from tests.simulator.fault_server import SeenRequest, Steps
 
 pytestmark = [
-    pytest.mark.skipif(bool(why_no_mounts()), reason=why_no_mounts()),
-    pytest.mark.skipif(NGINX is None, reason="needs nginx"),
+    pytest.mark.needs("mounting"),
+    pytest.mark.needs("nginx"),
 ]
 NAMES = ("one.test.org", "two.test.org")
 

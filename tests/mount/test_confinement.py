@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cvmfs_py.errors import MountError, Refusal, TrustError
-from cvmfs_py.fuse import device
 from cvmfs_py.fuse.mountinfo import load_mounts
 from cvmfs_py.mount.confinement import Command, ReportedError, run
 from cvmfs_py.mount.namespace import enter_private_mounts
@@ -22,16 +21,15 @@ from cvmfs_py.mount.supervision import end_alike
 from tests.mount.confined import TinyDaemon, descendants, ending, family, has_vanished, start
 from tests.mount.limits import OF_CONTAINERS, keep_capabilities
 from tests.mount.people import USER, directory_of, run_as, wait_until
-from tests.simulator.abilities import why_no_mounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 IS_ROOT = os.geteuid() == 0
-needs_root = pytest.mark.skipif(not IS_ROOT, reason="needs root, to be both root and an ordinary user")
+needs_root = pytest.mark.needs("other users")
 pytestmark = [
-    pytest.mark.skipif(bool(why_no_mounts()), reason=why_no_mounts()),
-    pytest.mark.skipif(not os.path.exists(device.DEVICE), reason="needs /dev/fuse (modprobe fuse)"),
+    pytest.mark.needs("mount namespaces"),
+    pytest.mark.needs("fuse"),
 ]
 WAITING = "echo up > up; while :; do sleep 0.05; done"
 

@@ -13,8 +13,8 @@ import pytest
 
 from cvmfs_py.fuse import syscalls
 from tests.compat.zoo_goldens import FQRN, KEY, ZOO, make_document_root
-from tests.mount.containers import PATH, TOP, container_command, run_in_container, why_no_containers
-from tests.simulator.web import PROGRAM as NGINX
+from tests.mount.containers import TOP, container_command, run_in_container
+from tests.rights import SEARCH_PATH
 from tests.simulator.web import Nginx
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = [
-    pytest.mark.skipif(bool(why_no_containers()), reason=why_no_containers()),
-    pytest.mark.skipif(NGINX is None, reason="needs nginx"),
+    pytest.mark.needs("containers"),
+    pytest.mark.needs("nginx"),
 ]
 DEVICE = ("--device", "/dev/fuse")
 LAUNCHER = """
@@ -128,7 +128,7 @@ def test_mounted_outside(web: Nginx, setup: list[str], tmp_path: Path) -> None:
     (place / FQRN).mkdir(parents=True)
     (place / "go").mkdir()
     syscalls.mount(str(place), str(place), "", syscalls.MountFlag.BIND)
-    environment = {**os.environ, "HOME": str(tmp_path), "PATH": PATH}
+    environment = {**os.environ, "HOME": str(tmp_path), "PATH": SEARCH_PATH}
     configuration = tmp_path / "outside.conf"
     configuration.write_text(
         f"CVMFS_SERVER_URL={web.url}/cvmfs/{FQRN}\nCVMFS_PUBLIC_KEY={KEY}\nCVMFS_HTTP_PROXY=DIRECT\n"
@@ -177,25 +177,28 @@ def test_a_descriptor_that_was_mounted_by_somebody_else(
 
 
 def test_a_killed_container_leaves_no_mount(setup: list[str]) -> None:
+    name = f"cvmfs-py-test-{os.getpid()}"
+    place = f"/srv/{name}"
     command = container_command(
-        [*setup, *DEVICE, "--cap-add", "SYS_ADMIN"],
-        ["sh", "-c", f"python3 -I -m cvmfs_py mount {FQRN} /mnt && echo up && sleep 1000"],
+        [*setup, *DEVICE, "--cap-add", "SYS_ADMIN", "--name", name],
+        ["sh", "-c", f"mkdir {place} && python3 -I -m cvmfs_py mount {FQRN} {place} && echo up && sleep 1000"],
     )
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "PATH": PATH}) as container:
+    environment = {**os.environ, "PATH": SEARCH_PATH}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as container:
         assert container.stdout is not None
         assert b"is mounted at" in container.stdout.readline()
         assert container.stdout.readline() == b"up\n"
         container.send_signal(signal.SIGTERM)
         container.kill()
     end_s = time.monotonic() + 30
-    while _daemons() and time.monotonic() < end_s:
-        subprocess.run(["podman", "kill", "--all"], capture_output=True, env={**os.environ, "PATH": PATH}, check=False)
+    while _daemons(place) and time.monotonic() < end_s:
+        subprocess.run(["podman", "kill", name], capture_output=True, env=environment, check=False)
         time.sleep(0.1)
-    assert not _daemons()
+    assert not _daemons(place)
 
 
-def _daemons() -> list[str]:
-    """Processes that serve a mount at /mnt."""
+def _daemons(place: str) -> list[str]:
+    """Processes that serve a mount there."""
     found = []
     for name in os.listdir("/proc"):
         try:
@@ -203,6 +206,6 @@ def _daemons() -> list[str]:
                 words = file.read().split(b"\0")
         except OSError:
             continue
-        if words[-3:-1] == [FQRN.encode(), b"/mnt"]:
+        if words[-3:-1] == [FQRN.encode(), place.encode()]:
             found.append(name)
     return found

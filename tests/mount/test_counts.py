@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.mount.mounting import Mounted, every_engine, why_no_mounts
+from tests.mount.mounting import Mounted, every_engine
 from tests.simulator.command import Client
 from tests.simulator.publisher import OwnRepository, write_tree
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FQRN = "counts.test.org"
-pytestmark = pytest.mark.skipif(bool(why_no_mounts()), reason=why_no_mounts())
+pytestmark = pytest.mark.needs("mounting")
 
 
 @every_engine

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.simulator.abilities import why_no_device_files
+from tests.rights import require
 from tests.simulator.command import Client, as_nobody, in_mount_namespace
 from tests.simulator.fault_server import FaultServer, SeenRequest, answer, refused_port
 from tests.simulator.repository import Repository
@@ -43,7 +43,9 @@ NAMES = [
 ]
 # Root without the right to mount, as in an ordinary container.
 WEAK = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"]
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give rights up")
+needs_root = pytest.mark.needs("other users")
+# Without a way to mount it answers otherwise.
+pytestmark = pytest.mark.needs("fuse", "user namespaces")
 
 
 @pytest.fixture(scope="module")
@@ -236,8 +238,7 @@ def test_no_device(tmp_path: Path) -> None:
 
 @needs_root
 def test_a_device_for_root_only(public_directory: Path) -> None:
-    if why_no_device_files():
-        pytest.skip(why_no_device_files())
+    require("device files")
     script = f"mknod -m 600 {public_directory}/fuse c 10 229 && mount --bind {public_directory}/fuse /dev/fuse"
     wrapper = [*in_mount_namespace(script), *as_nobody(public_directory / "namespace")]
     client = Client(public_directory, FQRN, [], PY_CACHE_DIR="/tmp/cvmfs-py-unused/cache")
@@ -254,7 +255,7 @@ def test_root_without_the_right_to_mount(tmp_path: Path) -> None:
     assert checks["ways to mount"]["found"] == "in a user namespace"
 
 
-@needs_root
+@pytest.mark.needs("mounting", "other users")
 def test_no_way_at_all(tmp_path: Path) -> None:
     """No rights, no privileges to be had, and no more user namespaces."""
     client = Client(tmp_path, FQRN, [])

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.compat.zoo_goldens import FQRN, KEY, make_document_root
-from tests.mount.mounting import every_engine, why_no_mounts
+from tests.mount.mounting import every_engine
 from tests.simulator.command import PROGRAM, Client, as_nobody
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(bool(why_no_mounts()), reason=why_no_mounts())
+pytestmark = pytest.mark.needs("mounting")
 SEES = f"cat /cvmfs/{FQRN}/hello.txt"
 
 

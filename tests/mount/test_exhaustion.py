@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cvmfs_py.fuse import syscalls
-from tests.mount.mounting import Mounted, every_engine, why_no_mounts
+from tests.mount.mounting import Mounted, every_engine
 from tests.mount.people import wait_until
 from tests.simulator.command import Client
 from tests.simulator.publisher import OwnRepository, write_tree
 from tests.simulator.repository import Repository
 from tests.simulator.tree import Directory, File
-from tests.simulator.web import PROGRAM as NGINX
 from tests.simulator.web import Nginx
 
 if TYPE_CHECKING:
@@ -30,8 +29,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = [
-    pytest.mark.skipif(bool(why_no_mounts()), reason=why_no_mounts()),
-    pytest.mark.skipif(NGINX is None, reason="needs nginx"),
+    pytest.mark.needs("mounting"),
+    pytest.mark.needs("nginx"),
 ]
 FQRN = "exhausted.test.org"
 FILES = {f"file{number}": os.urandom(1000) for number in range(200)} | {"large": os.urandom(1 << 20)}

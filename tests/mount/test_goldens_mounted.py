@@ -13,12 +13,11 @@ from tests.compat.test_variants import VARIANTS, make
 from tests.compat.test_variants import make_client as make_variant_client
 from tests.compat.whole_tree import describe
 from tests.compat.zoo_goldens import FQRN, GOLDENS, KEY, ROOT_HASHES, ZOO, Golden, make_document_root
-from tests.mount.mounting import Mounted, every_engine, why_no_mounts
+from tests.mount.mounting import Mounted, every_engine
 from tests.mount.observing import differences, observe
 from tests.simulator.command import Client
 from tests.simulator.publisher import seen_on_disk
 from tests.simulator.schema import NEWEST
-from tests.simulator.web import PROGRAM as NGINX
 from tests.simulator.web import Nginx
 
 if TYPE_CHECKING:
@@ -26,8 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = [
-    pytest.mark.skipif(bool(why_no_mounts()), reason=why_no_mounts()),
-    pytest.mark.skipif(NGINX is None, reason="needs nginx"),
+    pytest.mark.needs("mounting"),
+    pytest.mark.needs("nginx"),
 ]
 METAINFO_HASH = "85e4f386da0d5d77c7f66cf2f58e10951f24b653"  # as the newest manifest has it
 METAINFO = zlib.decompress(

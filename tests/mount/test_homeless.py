@@ -11,16 +11,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.compat.zoo_goldens import FQRN, KEY, make_document_root
-from tests.mount.mounting import why_no_mounts
 from tests.simulator.command import Client, as_nobody
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = [
-    pytest.mark.skipif(bool(why_no_mounts()), reason=why_no_mounts()),
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become a user without a home"),
-]
+pytestmark = pytest.mark.needs("mounting", "other users")
 NUMBER = 54323
 NOTES = Path(f"/tmp/cvmfs-py-{NUMBER}")
 CACHE = Path(f"/tmp/cvmfs-py-cache-{NUMBER}")

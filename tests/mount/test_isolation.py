@@ -16,12 +16,11 @@ from cvmfs_py.cli import exec as exec_command
 from cvmfs_py.fuse import syscalls
 from tests.compat.zoo_goldens import FQRN, KEY, make_document_root
 from tests.house.sources import TOP
-from tests.mount.mounting import why_no_mounts
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(bool(why_no_mounts()), reason=why_no_mounts())
+pytestmark = pytest.mark.needs("mounting")
 
 
 @pytest.fixture

@@ -20,18 +20,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.mount.masked import LINUX_5_4, LINUX_6_6, NEWEST, Masked
-from tests.mount.mounting import why_no_mounts
 from tests.mount.test_live_mount import LIMIT_S, SAME_BYTES, Live, error_of, until
 from tests.mount.test_negotiation import walk
-from tests.simulator.web import PROGRAM as NGINX
 from tests.simulator.web import Nginx
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = [
-    pytest.mark.skipif(bool(why_no_mounts()), reason=why_no_mounts()),
-    pytest.mark.skipif(NGINX is None, reason="needs nginx"),
+    pytest.mark.needs("mounting"),
+    pytest.mark.needs("nginx"),
 ]
 PROFILES = (NEWEST, LINUX_6_6, LINUX_5_4)
 MANY = [f"name{number}".ljust(120, "-") for number in range(600)]  # in the root: more than are asked for at a time

@@ -11,10 +11,9 @@ import pytest
 
 from cache.address import Algorithm, hash_bytes
 from cvmfs_py.mount.local_hashes import PIECE_BYTES
-from tests.mount.mounting import Mounted, every_engine, why_no_mounts
+from tests.mount.mounting import Mounted, every_engine
 from tests.simulator.command import Client
 from tests.simulator.publisher import OwnRepository, write_tree
-from tests.simulator.web import PROGRAM as NGINX
 from tests.simulator.web import Nginx
 
 if TYPE_CHECKING:
@@ -22,8 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = [
-    pytest.mark.skipif(bool(why_no_mounts()), reason=why_no_mounts()),
-    pytest.mark.skipif(NGINX is None, reason="needs nginx"),
+    pytest.mark.needs("mounting"),
+    pytest.mark.needs("nginx"),
 ]
 FQRN = "hashes.test.org"
 LARGE_BYTES = 200 << 20

@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cvmfs_py.fuse import syscalls
-from tests.mount.mounting import Mounted, every_engine, why_no_mounts
+from tests.mount.mounting import Mounted, every_engine
 from tests.simulator.command import PROGRAM, Client
 from tests.simulator.fault_server import FaultServer, Silence, answer
 from tests.simulator.publisher import OwnRepository, write_tree
-from tests.simulator.web import PROGRAM as NGINX
 from tests.simulator.web import Nginx
 
 if TYPE_CHECKING:
@@ -31,8 +30,8 @@ if TYPE_CHECKING:
     from tests.simulator.fault_server import SeenRequest, Steps
 
 pytestmark = [
-    pytest.mark.skipif(bool(why_no_mounts()), reason=why_no_mounts()),
-    pytest.mark.skipif(NGINX is None, reason="needs nginx"),
+    pytest.mark.needs("mounting"),
+    pytest.mark.needs("nginx"),
 ]
 FQRN = "faults.test.org"
 CHUNK = 1 << 16

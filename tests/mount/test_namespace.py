@@ -18,14 +18,13 @@ from cvmfs_py.mount.namespace import enter_private_mounts, may_have_own_processe
 from cvmfs_py.mount.private_root import CVMFS, provide_places
 from tests.mount.limits import OF_CONTAINERS, keep_capabilities, refuse_unshare
 from tests.mount.people import USER, directory_of, run_as
-from tests.simulator.abilities import why_no_mounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 IS_ROOT = os.geteuid() == 0
-needs_root = pytest.mark.skipif(not IS_ROOT, reason="needs root, to be both root and an ordinary user")
-pytestmark = pytest.mark.skipif(bool(why_no_mounts()), reason=why_no_mounts())
+needs_root = pytest.mark.needs("other users")
+pytestmark = pytest.mark.needs("mount namespaces")
 
 
 @pytest.fixture(

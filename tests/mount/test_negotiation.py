@@ -29,10 +29,8 @@ from tests.mount.masked import (
     Profile,
     without,
 )
-from tests.mount.mounting import why_no_mounts
 from tests.mount.observing import differences, observe
 from tests.mount.test_goldens_mounted import METAINFO, make_client
-from tests.simulator.web import PROGRAM as NGINX
 from tests.simulator.web import Nginx
 
 if TYPE_CHECKING:
@@ -42,8 +40,8 @@ if TYPE_CHECKING:
     from tests.simulator.command import Client
 
 pytestmark = [
-    pytest.mark.skipif(bool(why_no_mounts()), reason=why_no_mounts()),
-    pytest.mark.skipif(NGINX is None, reason="needs nginx"),
+    pytest.mark.needs("mounting"),
+    pytest.mark.needs("nginx"),
 ]
 KERNELS = (LINUX_5_4, LINUX_5_10, LINUX_5_15, LINUX_6_1, LINUX_6_6, LINUX_6_12, NEWEST)
 LACKS = (

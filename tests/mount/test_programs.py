@@ -11,7 +11,6 @@ import fcntl
 import hashlib
 import mmap
 import os
-import shutil
 import socket
 import subprocess
 import threading
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cvmfs_py.mount.engines import ENGINES
-from tests.mount.mounting import Mounted, every_engine, why_no_mounts
+from tests.mount.mounting import Mounted, every_engine
 from tests.mount.programs_tree import (
     LARGE_BYTES,
     MANY,
@@ -30,7 +29,6 @@ from tests.mount.programs_tree import (
 )
 from tests.simulator.command import Client
 from tests.simulator.publisher import OwnRepository, seen_on_disk
-from tests.simulator.web import PROGRAM as NGINX
 from tests.simulator.web import Nginx
 
 if TYPE_CHECKING:
@@ -39,11 +37,10 @@ if TYPE_CHECKING:
 
 FQRN = "programs.test.org"
 LIMIT_S = 60
-MISSING = [name for name in ("rsync", "tar", "git", "find", "gcc", "diff") if shutil.which(name) is None]
 pytestmark = [
-    pytest.mark.skipif(bool(why_no_mounts()), reason=why_no_mounts()),
-    pytest.mark.skipif(NGINX is None, reason="needs nginx"),
-    pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}"),
+    pytest.mark.needs("mounting"),
+    pytest.mark.needs("nginx"),
+    pytest.mark.needs("rsync", "tar", "git", "find", "gcc", "diff"),
 ]
 
 

@@ -18,7 +18,7 @@ from cvmfs_py.fuse.mountinfo import find_mount, load_mounts
 from cvmfs_py.mount.process_id import ProcessId, read_start_ticks
 from cvmfs_py.mount.registry import MountList, MountRecord, MountState, list_recorded, register
 from cvmfs_py.mount.runtime_directory import LIMIT_BYTES, record_directories, runtime_directory
-from tests.simulator.abilities import unshare_command, why_no_mounts
+from tests.rights import require, unshare_command
 from tests.simulator.command import as_nobody, in_mount_namespace
 
 TOP = Path(__file__).parents[2]
@@ -63,8 +63,7 @@ def files(directory: bytes) -> list[bytes]:
 
 def run_in_namespace(script: str) -> str:
     """A shell script in a mount namespace of its own; `worker` and `list` are functions in it."""
-    if why_no_mounts():
-        pytest.skip(why_no_mounts())
+    require("mount namespaces")
     python = shlex.quote(sys.executable)
     functions = f"""
         list() {{ {python} -c {shlex.quote(LISTING)} "$1"; }}
@@ -211,7 +210,7 @@ def test_what_is_no_record_is_passed_over(directory: bytes, tmp_path: Path) -> N
     assert files(directory) == before
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give files away")
+@pytest.mark.needs("other users")
 def test_files_of_others_are_passed_over(directory: bytes) -> None:
     place = Path(os.fsdecode(directory))
     (place / "foreign.json").write_bytes(record_of().encode())
@@ -239,7 +238,7 @@ def test_directories_that_cannot_be_used(tmp_path: Path) -> None:
     assert b"/tmp/cvmfs-py-1234" in record_directories({}, 1234)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
+@pytest.mark.needs("other users")
 def test_the_directory_of_an_ordinary_user(tmp_path: Path) -> None:
     """A directory in /tmp that somebody else made first is not used."""
     number = 54321
@@ -264,7 +263,7 @@ def test_the_directory_of_an_ordinary_user(tmp_path: Path) -> None:
         place.rmdir()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
+@pytest.mark.needs("other users")
 def test_root_of_a_user_namespace_goes_on_as_a_user() -> None:
     """The system's directory is not its own, and that is no news to it."""
     script = f"""

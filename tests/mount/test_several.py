@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cvmfs_py.fuse import syscalls
-from tests.mount.mounting import why_no_mounts
 from tests.simulator.command import ROOT
 from tests.simulator.publisher import OwnRepository, write_tree
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(bool(why_no_mounts()), reason=why_no_mounts())
+pytestmark = pytest.mark.needs("mounting")
 NAMES = ("one", "two", "three")
 
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.mount.mounting import every_engine, why_no_mounts
+from tests.mount.mounting import every_engine
 from tests.mount.soak import Soak
 from tests.mount.soak_daemon import Held, unexpected
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(bool(why_no_mounts()), reason=why_no_mounts())
+pytestmark = pytest.mark.needs("mounting")
 SECONDS = 8.0
 SEED = 1
 

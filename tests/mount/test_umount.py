@@ -15,13 +15,12 @@ from cvmfs_py.errors import MountError
 from cvmfs_py.mount.ending import Ending, end_mount
 from cvmfs_py.mount.process_id import ProcessId, open_process
 from cvmfs_py.mount.registry import ListedMount, MountRecord, MountState
-from tests.mount.mounting import why_no_mounts
 from tests.simulator.command import PROGRAM, open_ways
 
 TOP = Path(__file__).parents[2]
 USER = 54321  # without an account
 OTHER = 54322
-needs_mounts = pytest.mark.skipif(bool(why_no_mounts()), reason=why_no_mounts())
+needs_mounts = pytest.mark.needs("mounting")
 
 
 def run_with_mounts(directory: Path, script: str) -> list[str]:

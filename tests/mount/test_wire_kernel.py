@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 LINUX_5_4_FLAGS = InitFlag((InitFlag.EXPLICIT_INVAL_DATA << 1) - 1)
 LARGEST = (1 << 63) - 1
 
-pytestmark = pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="needs /dev/fuse (modprobe fuse)")
+pytestmark = pytest.mark.needs("mounting")
 
 
 @pytest.fixture(

@@ -20,9 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-
-from tests.simulator.abilities import unshare_command, why_no_mounts
+from tests.rights import require, unshare_command
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -138,8 +136,7 @@ def in_mount_namespace(script: str) -> list[str]:
 
     The script may mount things; then the wrapped program runs. Nothing of it is seen outside, nothing stays.
     """
-    if why_no_mounts():
-        pytest.skip(why_no_mounts())
+    require("mount namespaces")
     return [*unshare_command(), "/bin/sh", "-ec", f'{script}\nexec "$@"', "sh"]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -25,11 +24,11 @@ def fstab_lines() -> list[list[str]]:
     return [line.split() for line in lines if line.strip() and not line.startswith("#")]
 
 
+@pytest.mark.needs("findmnt")
 def test_the_fstab_is_one_for_mount() -> None:
     lines = fstab_lines()
     assert len(lines) > 3
     assert all(len(fields) == 6 for fields in lines)
-    assert shutil.which("findmnt") is not None
     done = run("findmnt", "--tab-file", CONF / "fstab.example", "--raw", "--noheadings", "-o", "SOURCE,TARGET,FSTYPE")
     assert (done.returncode, done.stderr) == (0, "")
     assert [line.split() for line in done.stdout.splitlines()] == [fields[:3] for fields in lines]
@@ -88,21 +87,19 @@ def test_the_entry_for_the_map() -> None:
     assert all(re.fullmatch(r"--timeout=\d+", option) for option in entry[2:])
 
 
+@pytest.mark.needs("systemd-analyze")
 @pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
 def test_systemd_accepts_the_units(unit: Path, tmp_path: Path) -> None:
     """With a program in the place of ours, which it looks for."""
-    program = shutil.which("systemd-analyze")
-    if program is None:
-        pytest.skip("needs systemd-analyze")
     for path in UNITS:
         text = path.read_text().replace("/usr/local/bin/cvmfs-py", "/bin/true")
         (tmp_path / path.name.replace("@.", "@test.example.org.")).write_text(text)
     tested = tmp_path / unit.name.replace("@.", "@test.example.org.")
-    done = run(program, "verify", "--man=no", "--recursive-errors=no", tested)
+    done = run("systemd-analyze", "verify", "--man=no", "--recursive-errors=no", tested)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+@pytest.mark.needs("systemd-analyze")
 def test_systemd_would_find_a_mistake(tmp_path: Path) -> None:
     broken = tmp_path / "cvmfs-sft.cern.ch.mount"
     broken.write_text((CONF / "systemd" / broken.name).read_text().replace("Where=/cvmfs/", "Where=/elsewhere/"))

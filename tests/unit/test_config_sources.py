@@ -337,7 +337,7 @@ def test_what_is_no_readable_file_is_skipped_with_a_warning(machine: Machine) ->
     assert skipped == ["default.conf", "1.conf", "2.conf", "default.local"]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.needs("other users")
 def test_a_file_of_somebody_else() -> None:
     with tempfile.TemporaryDirectory() as name:
         os.chmod(name, 0o755)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from cvmfs_py.errors import PublishError
-from tests.unit.publish_sources import ACL, IS_ROOT, Published, Seen, make_zoo, put, seen_on_disk
+from tests.unit.publish_sources import ACL, Published, Seen, make_zoo, put, seen_on_disk
 from tests.unit.tar_archives import archive_of, directory, entry, hard_link, symlink
 
 if TYPE_CHECKING:
@@ -135,10 +135,9 @@ def test_compressed_archives(
     assert contents(published) == expected
 
 
+@pytest.mark.needs("root")  # others may not be allowed such attributes
 def test_lists_of_access_in_words(tmp_path: Path, published: Published) -> None:
     source = tmp_path / "source"
-    if not IS_ROOT:
-        pytest.skip("only root is sure to be allowed such attributes")
     os.setxattr(put(source, "file"), "system.posix_acl_access", ACL)
     os.setxattr(os.fsencode(source), "system.posix_acl_default", ACL)
     gnu_tar(source, tmp_path / "archive", "--acls", "--format=pax")
