@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -123,6 +124,7 @@ def start(
         return work(ForegroundAnnouncer())
     kept = (int(Path(plan.mountpoint).name),) if is_handed_over(plan.mountpoint) else ()
     log = choose_log(os.fsencode(plan.mountpoint), os.environ, os.geteuid(), debug=debug)
+    plan = replace(plan, log=log.path or b"")
     message = start_daemon(
         work, deadline_s=READY_DEADLINE_S, log=log, kept_fds=kept, explain=explain or _explain, hear=_hear
     )

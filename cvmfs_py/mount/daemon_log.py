@@ -55,7 +55,7 @@ class LogPlace:
 
 def choose_log(mountpoint: bytes, environment: Mapping[str, str], user_id: int, *, debug: bool = False) -> LogPlace:
     """The log of a mount point; its directory is made."""
-    for directory in _directories(environment, user_id):
+    for directory in log_directories(environment, user_id):
         with suppress(OSError):
             os.makedirs(directory, mode=0o700, exist_ok=True)
             if os.access(directory, os.W_OK | os.X_OK):
@@ -71,6 +71,18 @@ def log_name(mountpoint: bytes) -> bytes:
     if len(name) > _NAME_LIMIT:
         name = name[:_NAME_LIMIT] + b"." + hashlib.sha256(mountpoint).hexdigest()[:16].encode()
     return (name or b"root").replace(b"..", b".%2E") + b".log"
+
+
+def log_directories(environment: Mapping[str, str], user_id: int) -> list[bytes]:
+    """Where logs may be, in the order of preference. Root of a user namespace may not write to the system's."""
+    state = environment.get("XDG_STATE_HOME", "")
+    home = environment.get("HOME", "")
+    found = [_SYSTEM] if user_id == 0 else []
+    if os.path.isabs(state):
+        found.append(os.path.join(os.fsencode(state), b"cvmfs-py"))
+    elif os.path.isabs(home):
+        found.append(os.path.join(os.fsencode(home), b".local", b"state", b"cvmfs-py"))
+    return found
 
 
 def start(place: LogPlace, stream_fds: Collection[int] = ()) -> None:
@@ -147,15 +159,3 @@ class _SystemLog(logging.Handler):
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-
-
-def _directories(environment: Mapping[str, str], user_id: int) -> list[bytes]:
-    """Root of a user namespace may not write to the system's, and goes on as a user."""
-    state = environment.get("XDG_STATE_HOME", "")
-    home = environment.get("HOME", "")
-    found = [_SYSTEM] if user_id == 0 else []
-    if os.path.isabs(state):
-        found.append(os.path.join(os.fsencode(state), b"cvmfs-py"))
-    elif os.path.isabs(home):
-        found.append(os.path.join(os.fsencode(home), b".local", b"state", b"cvmfs-py"))
-    return found
