@@ -66,9 +66,9 @@ def _as_options(words: list[str]) -> list[str]:
 def build_parser(prog: str) -> argparse.ArgumentParser:
     parser = _FindParser(
         prog,
-        "Find entries at and below a path of a repository in the words of find(1). All conditions must hold; of"
-        " several -name, -iname and -path, one. A link at the end of PATH is followed, no other one. What is printed are paths in"
-        " the repository; no file is fetched.",
+        "Find entries at and below a path of a repository in the words of find(1). All conditions must hold; of several"
+        " -name, -iname and -path, one. A link at the end of PATH is followed, no other one. What is printed are paths"
+        " in the repository; no file is fetched.",
         (
             "cvmfs-py find sft.cern.ch:/lcg -name '*.py'",
             "cvmfs-py find sft.cern.ch@v1:/lcg -type f -size +10M -print0",

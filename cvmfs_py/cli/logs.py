@@ -37,9 +37,9 @@ class _Source:
 def build_parser(prog: str) -> argparse.ArgumentParser:
     parser = common.new_parser(
         prog,
-        "Show the last lines that the daemons of mounts have logged. A mount that has ended is found by its"
-        " mountpoint or its repository, as long as its log is there. With nothing named it is about all mounts of this user or, when"
-        " nothing is mounted, about all logs that are there.",
+        "Show the last lines that the daemons of mounts have logged. A mount that has ended is found by its mountpoint"
+        " or its repository, as long as its log is there. With nothing named it is about all mounts of this user or,"
+        " when nothing is mounted, about all logs that are there.",
         "cvmfs-py logs sft.cern.ch",
         more=("cvmfs-py logs -f", "cvmfs-py logs -n 100 /cvmfs/sft.cern.ch"),
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from cvmfs_py.config.fqrn import is_valid_name
 from cvmfs_py.errors import MountError
 from cvmfs_py.fuse.mountinfo import real_path
 from cvmfs_py.mount.registry import list_mounts
@@ -31,12 +32,19 @@ def chosen_mounts(names: Sequence[str]) -> list[ListedMount]:
 
 
 def mounts_named(mounts: Sequence[ListedMount], name: str) -> list[ListedMount]:
-    """A mountpoint before the name of a repository, or of one of its snapshots: FQRN@TAG."""
+    """A mountpoint before the name of a repository, or of one of its snapshots: FQRN@TAG.
+
+    What is not mounted by itself may be in a mount of every repository.
+    """
     place = os.fsencode(real_path(name))
     found = [each for each in mounts if each.record.mountpoint == place]
     if not found:
         fqrn, _, tag = name.partition("@")
         found = [each for each in mounts if each.record.fqrn == fqrn and (not tag or each.record.tag == tag)]
+    if not found:
+        parent = os.path.dirname(place)
+        of_every = [each for each in mounts if each.record.fqrn == "*"]
+        found = [each for each in of_every if each.record.mountpoint == parent or is_valid_name(name)]
     if not found:
         raise MountError(f"{name} is not mounted by cvmfs-py; see cvmfs-py list")
     return found
