@@ -39,7 +39,7 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
         prog,
         "Show the last lines that the daemons of mounts have logged. A mount that has ended is found by its mountpoint"
         " or its repository, as long as its log is there. With nothing named it is about all mounts of this user or,"
-        " when nothing is mounted, about all logs that are there.",
+        " when nothing is mounted, about the log that was written last.",
         "cvmfs-py logs sft.cern.ch",
         more=("cvmfs-py logs -f", "cvmfs-py logs -n 100 /cvmfs/sft.cern.ch"),
     )
@@ -99,7 +99,7 @@ def _sources(names: Sequence[str]) -> list[_Source]:
 
 
 def _logs_of_ended(name: str = "") -> list[bytes]:
-    """The logs of a mountpoint, or of mountpoints that were called after a repository; without a name all."""
+    """The logs of a mountpoint, or of mountpoints that were called after a repository; without a name the last one."""
     from cvmfs_py.fuse.mountinfo import real_path
     from cvmfs_py.mount.daemon_log import log_directories, log_name
 
@@ -115,7 +115,14 @@ def _logs_of_ended(name: str = "") -> list[bytes]:
             is_meant = not name or file in of_place or ("/" not in name and of_name.match(file) is not None)
             if is_meant and file.endswith(b".log") and file != _TRACEBACKS:
                 found.append(os.path.join(directory, file))
-    return found
+    return found if name else sorted(found, key=_written_at)[-1:]
+
+
+def _written_at(path: bytes) -> float:
+    try:
+        return os.lstat(path).st_mtime
+    except OSError:
+        return 0.0
 
 
 class _Printer:

@@ -44,7 +44,8 @@ def mounts_named(mounts: Sequence[ListedMount], name: str) -> list[ListedMount]:
     if not found:
         parent = os.path.dirname(place)
         of_every = [each for each in mounts if each.record.fqrn == "*"]
-        found = [each for each in of_every if each.record.mountpoint == parent or is_valid_name(name)]
+        is_full_name = "." in name and is_valid_name(name)
+        found = [each for each in of_every if each.record.mountpoint == parent or is_full_name]
     if not found:
         raise MountError(f"{name} is not mounted by cvmfs-py; see cvmfs-py list")
     return found
