@@ -66,8 +66,13 @@ def run(options: argparse.Namespace) -> int:
         if not opened:
             raise CvmfsError("there is no log to show")
         printer = _Printer(has_titles=len(opened) > 1)
+        is_silent = int(text) > 0
         for _, log in opened:
-            printer.show(log, log.last_lines(int(text)))
+            lines = log.last_lines(int(text))
+            printer.show(log, lines)
+            is_silent = is_silent and not lines
+        if is_silent:
+            _tell("nothing was logged: only warnings and errors are, unless it is mounted with --debug")
         if options.follow:
             _follow(opened, printer)
     return 0 if len(opened) == len(sources) else CvmfsError.exit_code

@@ -144,7 +144,8 @@ def test_mounts_tell_how_they_are(repository: Repository) -> None:
     assert value["cache_limit_bytes"] == 4000 << 20
     assert value["log"].startswith("/var/log/cvmfs-py/")
     assert [each["mountpoint"] for each in live.json()] == [f"{client.directory}/all/{FQRN}"]
-    assert log.code == 0
+    assert (log.code, log.output) == (0, "")
+    assert log.errors.startswith("cvmfs-py logs: nothing was logged")
 
 
 @needs_mounts
