@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -135,6 +136,7 @@ def start(
             WAITING_LINE.withdraw()
     kept = (int(Path(plan.mountpoint).name),) if is_handed_over(plan.mountpoint) else ()
     log = choose_log(os.fsencode(plan.mountpoint), os.environ, os.geteuid(), debug=debug)
+    plan = replace(plan, log=log.path or b"")
     try:
         message = start_daemon(
             work,

@@ -7,13 +7,12 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from cvmfs_py.cli import options as common
-from cvmfs_py.cli.output import latin1, write_json_line, write_line
+from cvmfs_py.cli.change_record import LETTERS, ChangeWriter, add_options
 
 if TYPE_CHECKING:
     import argparse
 
     from cache.address import ContentHash
-    from cvmfs_py.publish.comparing import Change
     from cvmfs_py.publish.stored_objects import StoredObjects
     from cvmfs_py.trust.manifest import Manifest
 
@@ -23,7 +22,7 @@ NEWEST = "HEAD"
 def build_parser(prog: str) -> argparse.ArgumentParser:
     parser = common.new_parser(
         prog,
-        "List what changed from one snapshot to another: A added, D deleted, M modified, m only attributes modified.",
+        f"List what changed from one snapshot to another: {LETTERS}.",
         "cvmfs-py repo diff ./my.repo.org v1 v2",
         more=("cvmfs-py repo diff ./my.repo.org v2 HEAD",),
     )
@@ -31,7 +30,7 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("old", metavar="OLD", help="tag, root hash, or HEAD for the newest revision")
     parser.add_argument("new", metavar="NEW", help="the same")
     parser.add_argument("--key", metavar="FILE", action="append", help="master public key (default: in DIR.keys)")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line; paths as latin-1")
+    add_options(parser)
     return parser
 
 
@@ -43,6 +42,7 @@ def run(options: argparse.Namespace) -> int:
     from cvmfs_py.publish.consistency import read_manifest
     from cvmfs_py.publish.stored_objects import StoredObjects
 
+    writer = ChangeWriter(options)
     storage, fqrn, keys = open_storage(options.directory, options.key)
     manifest = read_manifest(storage, fqrn, keys, time.time())
     with StoredObjects(storage) as stored:
@@ -52,15 +52,9 @@ def run(options: argparse.Namespace) -> int:
             closing(CatalogTree(catalog_ref(new, None, f"root catalog of {options.new}"))) as after,
         ):
             for change in compare_trees(before, after, stored.open):
-                _show(change, as_json=options.json)
+                writer.show(change)
+    writer.finish()
     return 0
-
-
-def _show(change: Change, *, as_json: bool) -> None:
-    if as_json:
-        write_json_line({"change": change.kind.value, "path": latin1(change.path.removeprefix(b"/"))})
-    else:
-        write_line(change.kind.value.encode() + b" " + (change.path or b"/"))
 
 
 def _root_of(name: str, manifest: Manifest, stored: StoredObjects) -> ContentHash:

@@ -77,6 +77,12 @@ def log_name(mountpoint: bytes) -> bytes:
     return (name or b"root").replace(b"..", b".%2E") + b".log"
 
 
+def log_directories(environment: Mapping[str, str], user_id: int) -> list[Path]:
+    """In the order of preference. Root of a user namespace may not write to the system's, and goes on as a user."""
+    own = state_directory(environment, user_id)
+    return [_SYSTEM, own] if user_id == 0 else [own]
+
+
 def start(place: LogPlace, stream_fds: Collection[int] = ()) -> None:
     """Sends the records of this process to its logs, and what is written to these descriptors into the file."""
     handlers: list[logging.Handler] = []
@@ -151,9 +157,3 @@ class _SystemLog(logging.Handler):
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-
-
-def log_directories(environment: Mapping[str, str], user_id: int) -> list[Path]:
-    """In the order of preference. Root of a user namespace may not write to the system's, and goes on as a user."""
-    own = state_directory(environment, user_id)
-    return [_SYSTEM, own] if user_id == 0 else [own]

@@ -27,8 +27,10 @@ RESERVED_DESCRIPTORS = 512
 KIB = 1024
 
 
-def mount_facts(volume: MountedVolume, lines: RecentLines, expires_s: Callable[[], float]) -> MountFacts:
-    """The facts of a mount that begins now. `expires_s`: how long the revision is valid still."""
+def mount_facts(
+    volume: MountedVolume, lines: RecentLines, expires_s: Callable[[], float], offline: Callable[[], str]
+) -> MountFacts:
+    """The facts of a mount that begins now. `expires_s`: how long the revision is valid still; `offline`: why it is."""
     started_s = time.time()
     finder, stats, files = volume.finder, volume.stats, volume.files
     settings, standard, external = finder.settings, finder.fetcher.standard, finder.fetcher.external
@@ -42,6 +44,7 @@ def mount_facts(volume: MountedVolume, lines: RecentLines, expires_s: Callable[[
         return str(int(received_bytes / stats.waited_s / KIB)) if stats.waited_s >= 1 else "n/a"
 
     values: dict[str, Callable[[], str | int | Sequence[str]]] = {
+        "cvmfspy_offline": offline,
         "expires": lambda: int(expires_s() // 60),
         "external_host_list": lambda: _hosts(external),
         "external_timeout": lambda: int(settings.external_timeout_direct_s),

@@ -63,8 +63,10 @@ async def opened_volume(
 def follow(volume: MountedVolume, lines: RecentLines, nursery: trio.Nursery, changed: Callable[[], None]) -> None:
     """Keeps a live repository up to date, and lets its attributes tell about the mount."""
     if volume.files.snapshot.is_pinned or not volume.finder.settings.auto_update:
-        volume.facts = mount_facts(volume, lines, lambda: 0.0)
+        volume.facts = mount_facts(volume, lines, lambda: 0.0, lambda: "")
         return
     refresh = Refresh(volume, changed)
-    volume.facts = mount_facts(volume, lines, lambda: refresh.next_at - trio.current_time())
+    volume.facts = mount_facts(
+        volume, lines, lambda: refresh.next_at - trio.current_time(), lambda: refresh.offline_reason
+    )
     nursery.start_soon(refresh.run)

@@ -48,12 +48,14 @@ class CatalogPrefetch:
         self._ahead: dict[ContentHash, list[bytes]] = {}  # where it will be wanted
         self._stack: list[Iterator[Transition]] = []  # of the catalogs that were entered, the innermost last
 
-    def enter(self, catalog: Catalog, directory: bytes) -> None:
-        """The walk has come to this directory, the first in its catalog; what is nested below it is wanted."""
+    def enter(
+        self, catalog: Catalog, directory: bytes, is_wanted: Callable[[Transition], bool] = lambda _: True
+    ) -> None:
+        """The walk has come to this directory, the first in its catalog; what is nested below it is wanted, or some."""
         self._position = directory.split(b"/")
         # What comes before in the order of names was passed by, or skipped.
         self._ahead = {each: place for each, place in self._ahead.items() if place > self._position}
-        self._stack.append(catalog.transitions.below(directory))
+        self._stack.append(filter(is_wanted, catalog.transitions.below(directory)))
         self._fill()
 
     def _fill(self) -> None:

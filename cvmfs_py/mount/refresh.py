@@ -36,6 +36,8 @@ class Refresh:
         self._volume = volume
         self._applied = applied
         self._is_offline = False
+        # why no server vouches for what is shown; empty: one does
+        self.offline_reason = RootOrigin.OFFLINE.value if volume.root.origin is RootOrigin.OFFLINE else ""
         self._asked = trio.Event()
         self.next_at = trio.current_time() + self._interval_s()  # of the event loop's clock
 
@@ -71,6 +73,7 @@ class Refresh:
             return False
         finally:
             del finder.warnings[known:]
+        self.offline_reason = ""
         if self._is_offline:
             self._is_offline = False
             _log.warning("%s: a server answers again", finder.settings.fqrn)
@@ -82,6 +85,7 @@ class Refresh:
         self._applied()
 
     def _go_offline(self, reason: str) -> None:
+        self.offline_reason = reason
         if not self._is_offline:
             self._is_offline = True
             _log.warning("%s: no news, going on with what is known: %s", self._volume.finder.settings.fqrn, reason)

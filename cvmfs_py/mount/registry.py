@@ -43,9 +43,11 @@ class MountRecord:
     cache_dir: bytes = b""
     engine: str = ""
     device: str | None = None  # of the file system, MAJOR:MINOR; None: not seen from the daemon's namespace
+    log: bytes = b""  # file that its daemon writes; empty: standard error, or none
 
     def encode(self) -> bytes:
-        value = asdict(self) | {"mountpoint": _latin1(self.mountpoint), "cache_dir": _latin1(self.cache_dir)}
+        paths = {name: _latin1(getattr(self, name)) for name in ("mountpoint", "cache_dir", "log")}
+        value = asdict(self) | paths
         return json.dumps(value).encode() + b"\n"
 
     @classmethod
@@ -66,6 +68,7 @@ class MountRecord:
                 cache_dir=_checked(value, "cache_dir", str).encode("latin-1"),
                 engine=_checked(value, "engine", str),
                 device=_checked(value, "device", str | None),
+                log=_checked({"log": "", **value}, "log", str).encode("latin-1"),
             )
         except KeyError as error:
             raise ValueError(f"it lacks {error}") from error

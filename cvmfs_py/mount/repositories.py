@@ -27,6 +27,7 @@ from cvmfs_py.mount.assemble import Wanted
 from cvmfs_py.mount.opening import follow, load_settings_of, opened_volume
 from cvmfs_py.mount.repositories_directory import RepositoriesDirectory
 from cvmfs_py.vfs.attrs import View, attributes
+from cvmfs_py.vfs.facts import REPOSITORIES
 from cvmfs_py.vfs.inodes import ROOT
 from cvmfs_py.vfs.namespace import Namespace, NotAttached
 from cvmfs_py.vfs.statfs import FileSystemStatus
@@ -149,6 +150,8 @@ class RepositoriesSpace:
 
     def xattr(self, ino: Inode, name: bytes, gids: Collection[int], open_object: OpenObject) -> bytes:
         del ino, gids, open_object
+        if name == REPOSITORIES:
+            return b"\n".join(sorted(self._namespace.names))
         raise FsError(errno.ENODATA, f"there is no attribute {show_path(name)}")
 
     def status(self, open_object: OpenObject) -> FileSystemStatus:

@@ -111,9 +111,11 @@ class Repository:
         """The entries of a directory that exists, by name."""
         return Listing(self, path, hidden=hidden)
 
-    def walk(self, path: bytes, *, hidden: bool = False) -> Walk:
+    def walk(
+        self, path: bytes, *, hidden: bool = False, wanted: Callable[[bytes, bytes], bool] = lambda *_: True
+    ) -> Walk:
         """The paths of a directory and of every directory below, parents first, siblings by name."""
-        return Walk(self, path, hidden=hidden)
+        return Walk(self, path, hidden=hidden, wanted=wanted)
 
     def attributes(self, entry: Entry) -> attrs.Attributes:
         return attrs.attributes(entry, self.view)

@@ -60,6 +60,7 @@ class MountPlan:
     allow_other: bool = False
     listed: tuple[str, ...] = ()  # of every repository: names to be listed before they are asked for
     device: str | None = None  # for the list of mounts: what is seen in other namespaces only has one of its own
+    log: bytes = b""  # for the list of mounts: where its daemon writes what happens
 
 
 class Announcing(Protocol):
@@ -180,6 +181,7 @@ class _AnySession:
             cache_dir=os.fsencode(self._settings.cache_dir),
             engine=self._settings.engine,
             device=self._plan.device,
+            log=self._plan.log,
         )
         try:
             self._registration = register(record, runtime_directory(os.environ, os.geteuid()))

@@ -20,7 +20,7 @@ from cvmfs_py.errors import CvmfsError
 from cvmfs_py.mount.prefetch import CatalogPrefetch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Self
 
     from catalog.directory import DirectoryView
@@ -96,13 +96,23 @@ class Listing:
 class Walk:
     """The paths of a directory and of every directory below, parents first, siblings by name.
 
-    Nested catalogs are fetched ahead. Bind mountpoints lead to other revisions, which may lead back: they are no part
-    of the tree. What keeps a directory from being entered is raised at the next step, unless it is skipped before.
+    Nested catalogs are fetched ahead, or those that are `wanted`: asked with the first directory of a catalog and the
+    path of one that is nested below it, for walks that will skip the others. Bind mountpoints lead to other revisions,
+    which may lead back: they are no part of the tree. What keeps a directory from being entered is raised at the next
+    step, unless it is skipped before.
     """
 
-    def __init__(self, repository: Repository, top: bytes, *, hidden: bool = False) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        top: bytes,
+        *,
+        hidden: bool = False,
+        wanted: Callable[[bytes, bytes], bool] = lambda *_: True,
+    ) -> None:
         self._repository = repository
         self._top = top
+        self._wanted = wanted
         self._hidden = hidden
         self._prefetch = CatalogPrefetch(repository.store, repository.fetcher, repository.background)
         self._started = False
@@ -143,7 +153,7 @@ class Walk:
             self._error = error
             return directory
         if directory in (view.catalog.mountpoint, self._top):
-            self._prefetch.enter(view.catalog, directory)
+            self._prefetch.enter(view.catalog, directory, lambda below: self._wanted(directory, below.mountpoint))
         self._stack.append(subdirectories)
         self._entered = True
         return directory

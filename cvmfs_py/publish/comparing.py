@@ -1,6 +1,7 @@
 """What changed between two snapshots. Whole nested catalogs that did not change are passed over unread.
 
-Streams in the order of a walk; directories are compared as merged, sorted listings. Concurrency: one thread.
+Streams, a directory at a time, as a walk comes to them; each is compared as merged, sorted listings. Whoever has to
+fetch catalogs on the way walks himself and takes the judgement of `compare_pair`. Concurrency: one thread.
 """
 
 from __future__ import annotations
@@ -41,72 +42,68 @@ class Change:
     new: Located | None
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A directory to be compared, and on which sides there is one."""
+
+    path: bytes
+    is_old: bool = True
+    is_new: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """What the next entries of both sides say together."""
+
+    change: Change | None
+    below: Place | None  # what is to be compared after this directory
+    takes_old: bool  # the entry is done with
+    takes_new: bool
+
+
 def compare_trees(old: CatalogTree, new: CatalogTree, open_object: OpenObject) -> Iterator[Change]:
     """Every difference from the old to the new tree, parents before what is below them."""
     if old.root_ref.content_hash == new.root_ref.content_hash:
         return
-    before, after = old.lookup(b"", open_object), new.lookup(b"", open_object)
+    top = compare_pair(old.deepest(b"", open_object), new.deepest(b"", open_object))
+    if top.change is not None:
+        yield top.change
+    stack = [] if top.below is None else [top.below]
+    while stack:
+        place = stack.pop()
+        below: list[Place] = []
+        left = _entries(old, place.path, open_object) if place.is_old else iter(())
+        right = _entries(new, place.path, open_object) if place.is_new else iter(())
+        before, after = next(left, None), next(right, None)
+        while before is not None or after is not None:
+            pair = compare_pair(before, after)
+            if pair.change is not None:
+                yield pair.change
+            if pair.below is not None:
+                below.append(pair.below)
+            before = next(left, None) if pair.takes_old else before
+            after = next(right, None) if pair.takes_new else after
+        stack.extend(reversed(below))
+
+
+def compare_pair(before: Located | None, after: Located | None) -> Pair:
+    """The next entries of the same directory in the order of names, at least one; None: that side has no more."""
+    if before is None or (after is not None and after.entry.name < before.entry.name):
+        assert after is not None
+        below = Place(after.path, is_old=False) if after.entry.is_directory else None
+        return Pair(Change(ChangeKind.ADDED, after.path, None, after), below, False, True)
+    if after is None or before.entry.name < after.entry.name:
+        below = Place(before.path, is_new=False) if before.entry.is_directory else None
+        return Pair(Change(ChangeKind.DELETED, before.path, before, None), below, True, False)
     kind = _difference(before, after)
-    if kind is not None:
-        yield Change(kind, b"", before, after)
-    stack = [b""]
-    while stack:
-        directory = stack.pop()
-        below: list[bytes] = []
-        for change, descend in _compare_directory(old, new, directory, open_object):
-            if change is not None:
-                yield change
-                if change.kind in (ChangeKind.ADDED, ChangeKind.DELETED, ChangeKind.MODIFIED):
-                    yield from _subtree(change, old, new, open_object)
-            if descend is not None:
-                below.append(descend)
-        stack.extend(reversed(below))
-
-
-def _compare_directory(
-    old: CatalogTree, new: CatalogTree, directory: bytes, open_object: OpenObject
-) -> Iterator[tuple[Change | None, bytes | None]]:
-    """Changes in one directory, and the subdirectories to go on with."""
-    left, right = _entries(old, directory, open_object), _entries(new, directory, open_object)
-    before, after = next(left, None), next(right, None)
-    while before is not None or after is not None:
-        if after is None or (before is not None and before.entry.name < after.entry.name):
-            assert before is not None
-            yield Change(ChangeKind.DELETED, before.path, before, None), None
-            before = next(left, None)
-        elif before is None or after.entry.name < before.entry.name:
-            yield Change(ChangeKind.ADDED, after.path, None, after), None
-            after = next(right, None)
-        else:
-            kind = _difference(before, after)
-            change = None if kind is None else Change(kind, after.path, before, after)
-            both = before.entry.is_directory and after.entry.is_directory
-            descend = after.path if both and not _is_same_catalog(before, after) else None
-            yield change, descend
-            before, after = next(left, None), next(right, None)
-
-
-def _subtree(change: Change, old: CatalogTree, new: CatalogTree, open_object: OpenObject) -> Iterator[Change]:
-    """What is below a directory that is only on one side."""
-    was, is_ = change.old, change.new
-    if was is not None and was.entry.is_directory and not (is_ is not None and is_.entry.is_directory):
-        for located in _all_below(old, change.path, open_object):
-            yield Change(ChangeKind.DELETED, located.path, located, None)
-    if is_ is not None and is_.entry.is_directory and not (was is not None and was.entry.is_directory):
-        for located in _all_below(new, change.path, open_object):
-            yield Change(ChangeKind.ADDED, located.path, None, located)
-
-
-def _all_below(tree: CatalogTree, path: bytes, open_object: OpenObject) -> Iterator[Located]:
-    stack = [path]
-    while stack:
-        directory = stack.pop()
-        below: list[bytes] = []
-        for located in _entries(tree, directory, open_object):
-            yield located
-            if located.entry.is_directory:
-                below.append(located.path)
-        stack.extend(reversed(below))
+    place = Place(after.path, before.entry.is_directory, after.entry.is_directory)
+    is_same = place.is_old and place.is_new and _is_same_catalog(before, after)
+    return Pair(
+        None if kind is None else Change(kind, after.path, before, after),
+        place if (place.is_old or place.is_new) and not is_same else None,
+        True,
+        True,
+    )
 
 
 def _entries(tree: CatalogTree, directory: bytes, open_object: OpenObject) -> Iterator[Located]:
@@ -126,9 +123,7 @@ def _is_same_catalog(old: Located, new: Located) -> bool:
     )
 
 
-def _difference(old: Located | None, new: Located | None) -> ChangeKind | None:
-    if old is None or new is None:
-        return ChangeKind.MODIFIED if old is not new else None
+def _difference(old: Located, new: Located) -> ChangeKind | None:
     before, after = old.entry, new.entry
     if before.mode >> 12 != after.mode >> 12 or before.symlink != after.symlink:
         return ChangeKind.MODIFIED

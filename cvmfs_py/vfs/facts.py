@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 
     Fact: TypeAlias = Callable[[], str | int | Sequence[str]]
 
+REPOSITORIES = b"user.cvmfspy_repositories"  # of the top of every repository: those that are attached, one a line
 NO_METAINFO = b"metainfo not available"
 LOG_LINES = 10
 LOG_LINE_LIMIT = 4096  # characters
 
 TEXT_FACTS = (
+    "cvmfspy_offline",
     "external_timeout",
     "hitrate",
     "inode_max",
@@ -63,7 +65,8 @@ class MountFacts:
 
     The facts have the names in `FACT_NAMES`: those of their attributes without `user.`, and for the hosts that of the
     list. Lists are sequences: hosts from the active one on, proxies group by group, public keys as PEM texts, log lines
-    in the order in which they are shown. `expires` is in minutes.
+    in the order in which they are shown. `expires` is in minutes. `cvmfspy_offline` says why no server was heard when
+    they were asked last for what is newest; empty: one was, or nobody is asked.
     """
 
     values: Mapping[str, Fact] = field(default_factory=dict)

@@ -32,6 +32,7 @@ _CHUNK_HEADER = b"hash,offset,size\n"
 _COMPRESSION_NAMES = {0: "zlib", flags.COMPRESSION_NONE: "none"}
 _NO_HASH = "0" * 40
 _USER = b"user."
+OWN_PREFIX = b"user.cvmfspy_"
 
 Pages: TypeAlias = tuple[bytes, ...]
 
@@ -62,11 +63,16 @@ class MagicXattr:
 
 
 def listed_magic_names(subject: Subject) -> tuple[bytes, ...]:
-    """The attributes of an entry that can be read through the kernel: it refuses `user.` on links and special files."""
+    """The attributes of an entry that can be read through the kernel: it refuses `user.` on links and special files.
+
+    Those that the reference client lacks are for who asks by name: programs take the list for its.
+    """
     entry = subject.entry
     hides_user = not (entry.is_regular or entry.is_directory)
     return tuple(
-        name for name, magic in MAGIC.items() if not (hides_user and name.startswith(_USER)) and magic.applies(subject)
+        name
+        for name, magic in MAGIC.items()
+        if not name.startswith(OWN_PREFIX) and not (hides_user and name.startswith(_USER)) and magic.applies(subject)
     )
 
 

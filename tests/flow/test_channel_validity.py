@@ -82,7 +82,7 @@ async def test_no_lock_is_asked_for_that_somebody_has_who_waits_for_an_answer(tm
     with FaultServer(script) as server:
         async with talking(tmp_path, server.url, OLD, TIMEOUT_DIRECT="60") as kernel:
             await ask(kernel, ROOT, b"hello.txt")
-            kernel.volume.facts = mount_facts(kernel.volume, RecentLines(), lambda: 0.0)
+            kernel.volume.facts = mount_facts(kernel.volume, RecentLines(), lambda: 0.0, lambda: "")
             script.is_holding = True
             waiting = await kernel.send(Opcode.GETXATTR, ROOT, struct.pack("<II", 4096, 0) + b"user.repo_metainfo\0")
             assert (await kernel.ask(Opcode.GETATTR, ROOT, bytes(16))).error == 0

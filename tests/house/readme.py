@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from cvmfs_py.cli.app import COMMANDS, overview
 from cvmfs_py.config.show import format_reference
+from cvmfs_py.vfs.magic_table import format_table
 from tests.house.sources import TOP
 
 if TYPE_CHECKING:
@@ -46,7 +47,11 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
 
 def sections() -> dict[str, str]:
     """Every generated part by name."""
-    return {"commands": _commands(), "parameters": "\n" + format_reference() + "\n"}
+    return {
+        "commands": _commands(),
+        "parameters": "\n" + format_reference() + "\n",
+        "attributes": "\n" + format_table() + "\n",
+    }
 
 
 def _commands() -> str:
