@@ -32,7 +32,7 @@ SHELL = _words(
     kill local printf pwd read return set shift test then times trap true type ulimit umask unset until wait while
     function local source"""
 )
-OURS = {"cvmfs-py", "cvmfs2", "python", "python3", "pytest"}
+OURS = {"cvmfs-py", "cvmfs2", "python", "python3", "python3.X", "pytest"}
 # Called where they are there: by what looks at a machine, or by its owner.
 OPTIONAL = {"docker", "fusermount", "modprobe", "sudo", "apt-config"}
 CALLS = {"run", "Popen", "check_output", "check_call", "call"}

@@ -16,7 +16,6 @@ import pytest
 
 from cvmfs_py.mount.log_files import LogFile
 from cvmfs_py.vfs.magic_table import DESCRIPTIONS
-from tests.mount.mounting import why_no_mounts
 from tests.simulator.command import PROGRAM, ROOT, Client
 from tests.simulator.repository import Repository
 from tests.simulator.slow_server import SlowServer
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FQRN = "test.example.org"
-needs_mounts = pytest.mark.skipif(bool(why_no_mounts()), reason=why_no_mounts())
+needs_mounts = pytest.mark.needs("mounting")
 
 FUNCTIONS = """
     mount -t tmpfs tmpfs /run; mount -t tmpfs tmpfs /var/log
