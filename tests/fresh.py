@@ -135,24 +135,24 @@ def _minimal_root(suite: str, cache: Path) -> Path:
     return root
 
 
-def _downloads(cache: Path, suite: str) -> dict[str, Path]:
-    """What apt has fetched once need not be fetched again: places there, and the directories that are shown at them."""
-    archives = cache / f"fresh-{suite}-archives"
-    (archives / "partial").mkdir(parents=True, exist_ok=True)
-    return {"/var/cache/apt/archives": archives}
+def _bring_packages(source: Path, target: Path) -> None:
+    """What apt has fetched once need not be fetched again. Links: two machines cannot share apt's directory itself."""
+    target.mkdir(parents=True, exist_ok=True)
+    for path in source.glob("*.deb"):
+        if not (target / path.name).exists():
+            os.link(path, target / path.name)
 
 
 class _Machine:
     """A copy of the minimal root, and what runs in it."""
 
-    def __init__(self, place: Path, state: str, form: Form, sources: Sources, downloads: dict[str, Path]) -> None:
+    def __init__(self, place: Path, state: str, form: Form, sources: Sources) -> None:
         self.form = form
         self._place = place
         self._state = state
         self._sources = sources
         self._home = "/home/newcomer" if form.user else "/root"
         self._tree = f"{self._home}/cvmfs-py"
-        self._downloads = downloads
 
     @classmethod
     @contextmanager
@@ -162,9 +162,12 @@ class _Machine:
         try:
             root = place / "root"
             subprocess.run(["cp", "-a", "--reflink=auto", str(base), str(root)], check=True)
-            machine = cls(place, state, form, carry_over(root, suite), _downloads(cache, suite))
+            machine = cls(place, state, form, carry_over(root, suite))
             machine._copy_tree(root)
+            kept, used = cache / f"fresh-{suite}-archives", root / "var/cache/apt/archives"
+            _bring_packages(kept, used)
             yield machine
+            _bring_packages(used, kept)
         finally:
             # Of podman's own files some may be mounts if it was killed; a file system is not followed.
             subprocess.run(["rm", "-rf", "--one-file-system", str(place), state], check=False)
@@ -213,7 +216,6 @@ class _Machine:
         limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096"]
         command = [*podman, "run", "--rm", "--name", name, "--network", "host", "--log-driver", "none", *limits]
         command += [word for place in self._sources.places for word in ("-v", f"{place}:{place}:ro")]
-        command += [word for inside, place in self._downloads.items() for word in ("-v", f"{place}:{inside}")]
         command += [word for key, value in environment.items() for word in ("-e", f"{key}={value}")]
         command += [*self.form.options, "--rootfs", f"{self._place}/root", "/bin/sh", "-c", script, "sh", *words]
         path = {**os.environ, "PATH": SEARCH_PATH}

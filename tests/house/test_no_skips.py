@@ -26,6 +26,19 @@ def test_that_is_marked():
 def test_that_gives_up():
     pytest.skip("no sun")
 """
+NEEDS = """
+import pytest
+
+pytestmark = pytest.mark.needs("program-that-is-nowhere")
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_that_needs_it(number):
+    pass
+
+@pytest.mark.needs("another-one")
+def test_that_needs_more():
+    pass
+"""
 MODULE = "import pytest\npytest.skip('no stars', allow_module_level=True)\n"
 
 
@@ -34,9 +47,11 @@ MODULE = "import pytest\npytest.skip('no stars', allow_module_level=True)\n"
     [
         (INSIDE, [], 0, ["no moon", "no sun"]),
         (INSIDE, ["--no-skips"], 1, ["nothing may be skipped here: Skipped: no moon", "no sun"]),
+        (NEEDS, [], 0, ["3 skipped: this machine lacks", "2 needs program-that-is-nowhere", "1 needs another-one"]),
+        (NEEDS, ["--no-skips"], 1, ["nothing may be skipped here: Skipped: needs program-that-is-nowhere"]),
         (MODULE, ["--no-skips"], 2, ["nothing may be skipped here: Skipped: no stars"]),
     ],
-    ids=["told", "tests", "module"],
+    ids=["told", "tests", "needs", "needs where nothing may be skipped", "module"],
 )
 def test_what_is_skipped(tmp_path: Path, text: str, options: list[str], code: int, words: list[str]) -> None:
     (tmp_path / "test_it.py").write_text(text)

@@ -9,6 +9,7 @@ import codecs
 import contextlib
 import os
 import pickle
+import pwd
 import shutil
 import signal
 import tempfile
@@ -20,13 +21,24 @@ from cvmfs_py.fuse import syscalls
 from cvmfs_py.fuse.mountinfo import load_mounts
 from tests.mount.limits import become
 from tests.mount.tiny_fuse import serve
+from tests.rights import NOBODY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 T = TypeVar("T")
 codecs.lookup("ascii")  # loaded when it is first used, and an ordinary user may not be able to read it
-USER = 1000
+
+
+def _ordinary_user() -> int:
+    """The first account of most machines; fusermount3 serves nobody without a name, and a new machine has no other."""
+    try:
+        return pwd.getpwuid(1000).pw_uid
+    except KeyError:
+        return NOBODY
+
+
+USER = _ordinary_user()
 _DEADLINE_S = 60
 
 
