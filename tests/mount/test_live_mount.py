@@ -273,9 +273,11 @@ def test_what_may_not_be_shown_is_not_shown(live: Live, web: Nginx, kind: str) -
     mounted = Mounted(live.client(web.url), live.directory / "mnt")
     with mounted as top:
         assert (top / "changing").read_bytes() == b"second"
+        assert os.getxattr(top, "user.cvmfspy_offline") == b""
         forged = published.read_bytes().replace(b"\nS3\n", b"\nS9\n")
         published.write_bytes(older if kind == "older" else forged)
         until(lambda: b"no news" in os.getxattr(top, "user.logbuffer"))
+        assert os.getxattr(top, "user.cvmfspy_offline") != b""
         assert shown_revision(top) == live.revision == 3
         assert (top / "changing").read_bytes() == b"second"
         assert mounted.end() == 0
