@@ -150,6 +150,7 @@ def _default_mountpoint(name: str, tag: str | None) -> str:
     """/cvmfs/NAME for root, else in a directory that only its user can reach. It is made."""
     from cvmfs_py.config.load import resolve_fqrn
     from cvmfs_py.errors import MountError
+    from cvmfs_py.fuse.mountpoint import check_reachable
     from cvmfs_py.mount.runtime_directory import runtime_directory
 
     fqrn = resolve_fqrn(name, environment=dict(os.environ), config_files=None, overrides={}) if name else ""
@@ -157,6 +158,7 @@ def _default_mountpoint(name: str, tag: str | None) -> str:
     if os.geteuid() != 0:
         base = os.path.join(os.fsdecode(runtime_directory(os.environ, os.geteuid())), "mounts")
     place = os.path.join(base, fqrn if tag is None else f"{fqrn}@{tag.replace('/', '-')}")
+    check_reachable(place)
     try:
         os.makedirs(place, exist_ok=True)
     except OSError as error:

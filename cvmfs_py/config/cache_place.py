@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cvmfs_py import own_mounts
 from cvmfs_py.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -94,6 +95,9 @@ def check_temporary_place(directory: Path, environment: Mapping[str, str], user_
 
 def find_stranger(directory: Path, user_id: int) -> str | None:
     """Who besides this user and root can put something into a directory, in words; None: nobody, or it is not there."""
+    own = own_mounts.find_own_mount(directory)
+    if own is not None:
+        return f"leads into {own}, which this very process serves"
     try:
         found = os.lstat(directory)
     except OSError:
@@ -119,6 +123,8 @@ def _normal(*parts: str) -> Path:
 
 def can_be_used(directory: Path) -> bool:
     """Whether the directory is there and writable, or could be made. Looks, does not try."""
+    if own_mounts.find_own_mount(directory) is not None:
+        return False
     for place in (directory, *directory.parents):
         if os.path.lexists(place):
             return place.is_dir() and os.access(place, os.W_OK | os.X_OK)

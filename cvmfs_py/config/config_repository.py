@@ -1,14 +1,17 @@
 """Where the configuration repository is: its name, its mount, or a local tree that stands in for the mount.
 
 Fetches nothing: a caller above the network makes the tree. Looks at a mount from a child process only, because a mount
-can hang, and because the automounter ignores processes of its own group.
+can hang, and because the automounter ignores processes of its own group; at one that this process serves not at all.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from cvmfs_py import own_mounts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,7 +46,12 @@ class ConfigRepository:
 
 
 def is_directory_visible(path: Path, environment: Mapping[str, str]) -> bool | None:
-    """Whether the directory exists, asked by a child in a session of its own; None when the answer does not come."""
+    """Whether the directory exists; None when the answer does not come. What this process serves itself is not seen."""
+    return False if own_mounts.find_own_mount(path) is not None else ask_for_directory(path, environment)
+
+
+def ask_for_directory(path: Path, environment: Mapping[str, str]) -> bool | None:
+    """The same of any directory, asked by a child in a session of its own."""
     import contextlib
     import signal
     import subprocess
@@ -58,7 +66,7 @@ def is_directory_visible(path: Path, environment: Mapping[str, str]) -> bool | N
             start_new_session=True,
         )
     except OSError:  # a container without a shell has no automounter either
-        return path.is_dir()
+        return _is_directory_in_time(path)
     try:
         return process.wait(_PROBE_TIMEOUT_S) == 0
     except subprocess.TimeoutExpired:
@@ -68,3 +76,11 @@ def is_directory_visible(path: Path, environment: Mapping[str, str]) -> bool | N
             os.killpg(process.pid, signal.SIGKILL)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(1.0)
+
+
+def _is_directory_in_time(path: Path) -> bool | None:
+    found: list[bool] = []
+    waiter = threading.Thread(target=lambda: found.append(path.is_dir()), name=f"look at {path}", daemon=True)
+    waiter.start()
+    waiter.join(_PROBE_TIMEOUT_S)
+    return found[0] if found else None

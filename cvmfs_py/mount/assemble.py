@@ -20,7 +20,7 @@ from cvmfs_py.errors import ConfigError
 from cvmfs_py.mount import wiring
 from cvmfs_py.mount.concurrency import first_error
 from cvmfs_py.mount.config_tree import provide_config_tree
-from cvmfs_py.mount.interrupts import run_interruptibly
+from cvmfs_py.mount.interrupts import run_aside
 from cvmfs_py.mount.repository import Repository
 from cvmfs_py.mount.roots import ATTACHED_CATALOGS, RootFinder
 from cvmfs_py.network.fetcher import open_fetcher
@@ -50,12 +50,12 @@ async def load_wanted_settings(wanted: Wanted, *, require_servers: bool = True) 
     environment = dict(os.environ)
     fqrn, tree, warnings = wanted.name, None, list[str]()
     if fqrn:
-        fqrn = run_interruptibly(
+        fqrn = await run_aside(
             resolve_fqrn, fqrn, environment=environment, config_files=wanted.config_files, overrides=wanted.overrides
         )
         tree, warnings = await provide_config_tree(fqrn, wanted.overrides, wanted.config_files, environment)
     try:
-        settings = run_interruptibly(
+        settings = await run_aside(
             load_settings,
             fqrn,
             environment=environment,

@@ -23,7 +23,7 @@ from cvmfs_py.config.config_repository import ConfigTree
 from cvmfs_py.config.load import find_config_repository, load_settings
 from cvmfs_py.errors import CvmfsError, FetchError, FsError
 from cvmfs_py.mount import wiring
-from cvmfs_py.mount.interrupts import run_interruptibly
+from cvmfs_py.mount.interrupts import run_aside
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,7 +48,7 @@ async def provide_config_tree(
     environment: Mapping[str, str],
 ) -> tuple[ConfigTree | None, list[str]]:
     """A tree to load the settings of `fqrn` with, or None where there is no need or no way; and warnings."""
-    found = run_interruptibly(
+    found = await run_aside(
         find_config_repository, fqrn, environment=environment, config_files=config_files, overrides=overrides
     )
     if found is None or found.is_mounted:
@@ -58,7 +58,7 @@ async def provide_config_tree(
     # What was said about one repository is not said about the one that configures it.
     about_it = {name: value for name, value in overrides.items() if name not in (*_MINE, *_MINE_TOO)}
     its_environment = {name: value for name, value in environment.items() if name not in (*_MINE, *_MINE_TOO)}
-    settings = run_interruptibly(
+    settings = await run_aside(
         load_settings, found.name, environment=its_environment, overrides=about_it, require_servers=False
     )
     if not settings.servers:

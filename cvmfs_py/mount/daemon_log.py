@@ -19,10 +19,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cvmfs_py import logs
+from cvmfs_py.fuse.mountinfo import real_path
+from cvmfs_py.own_mounts import resolve_until
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+_log = logging.getLogger(__name__)
 LIMIT_BYTES = 1 << 20  # of a file; there are two
 SYSLOG = "/dev/log"
 _SYSTEM = b"/var/log/cvmfs-py"
@@ -54,12 +57,19 @@ class LogPlace:
 
 
 def choose_log(mountpoint: bytes, environment: Mapping[str, str], user_id: int, *, debug: bool = False) -> LogPlace:
-    """The log of a mount point; its directory is made."""
+    """The log of a mount point; its directory is made, anywhere but below the mount."""
+    place = real_path(os.fsdecode(mountpoint))
+    hidden = b""
     for directory in _directories(environment, user_id):
+        if resolve_until(os.fsdecode(directory), (place,))[1] is not None:
+            hidden = directory
+            continue
         with suppress(OSError):
             os.makedirs(directory, mode=0o700, exist_ok=True)
             if os.access(directory, os.W_OK | os.X_OK):
                 return LogPlace(os.path.join(directory, log_name(mountpoint)), debug)
+    if hidden:
+        _log.warning("no log file is kept: %s lies below the mountpoint %s", os.fsdecode(hidden), place)
     return LogPlace(None, debug)
 
 

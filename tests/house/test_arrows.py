@@ -22,6 +22,7 @@ ROWS = {
     "cvmfs_py.config": 2.5,
     "cvmfs_py.errors": 2,
     "cvmfs_py.logs": 2,
+    "cvmfs_py.own_mounts": 2,
     "cvmfs_py.stats": 2,
     "catalog": 1,
     "cache": 0,
