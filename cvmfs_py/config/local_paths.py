@@ -19,8 +19,12 @@ if TYPE_CHECKING:
     from cvmfs_py.config.settings import Settings
 
 
+class HiddenPathError(ConfigError):
+    """A path that is configured leads into a mount of the process that is to use it."""
+
+
 def check_local_paths(settings: Settings) -> None:
-    """ConfigError for the first path that this process could only read by asking itself."""
+    """HiddenPathError for the first path that this process could only read by asking itself."""
     if own_mounts.is_any():
         for name, path in (*kept_paths(settings), *paths_read_once(settings)):
             check_path(name, path)
@@ -30,7 +34,7 @@ def check_path(name: str, path: Path) -> None:
     """`name` says what is there, and how it is set."""
     own = own_mounts.find_own_mount(path)
     if own is not None:
-        raise ConfigError(
+        raise HiddenPathError(
             f"{name} {path} lies below the mountpoint {own}, which hides it from the process that serves the mount; "
             "mount elsewhere, or keep it elsewhere"
         )

@@ -67,7 +67,7 @@ async def load_wanted_settings(wanted: Wanted, *, require_servers: bool = True) 
         )
     except ConfigError as error:
         # Why nothing is known of a domain is often that the repository which knows it could not be read.
-        raise ConfigError("; ".join([str(error), *warnings])) from error
+        raise type(error)("; ".join([str(error), *warnings])) from error
     # That it is not mounted either needs no saying where it was just said why it cannot be read.
     others = [text for text in settings.warnings if not (warnings and text.startswith(NO_DIRECTORY))]
     return settings, [*warnings, *others]

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cvmfs_py.config.load import ETC_DIR
-from cvmfs_py.config.local_paths import check_path, kept_paths, paths_read_once
+from cvmfs_py.config.local_paths import HiddenPathError, check_path, kept_paths, paths_read_once
 from cvmfs_py.config.sources import default_user_dir
-from cvmfs_py.errors import ConfigError, MountError
+from cvmfs_py.errors import MountError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +31,7 @@ def check_nothing_hidden(wanted: Wanted, settings: Settings) -> None:
     try:
         for name, path in _needed_paths(wanted, settings):
             check_path(name, path)
-    except ConfigError as error:
+    except HiddenPathError as error:
         raise MountError(str(error)) from error
 
 
