@@ -63,6 +63,7 @@ def add_engine_option(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from cvmfs_py.cli.session import wanted
+    from cvmfs_py.fuse.mountpoint import check_reachable
     from cvmfs_py.mount.session import MountPlan
 
     if options.all is not None:
@@ -75,6 +76,7 @@ def run(options: argparse.Namespace) -> int:
     if options.engine is not None:
         request.overrides["CVMFS_PY_ENGINE"] = options.engine
     place = options.mountpoint or _default_mountpoint(wanted(request).name, request.target.tag)
+    check_reachable(place)  # here already: what follows may take its time
     plan = MountPlan(wanted(request), os.path.abspath(place), options.allow_other)
     return start(plan, foreground=options.foreground, debug=options.debug)
 

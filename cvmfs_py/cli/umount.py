@@ -22,7 +22,8 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
     parser = common.new_parser(
         prog,
         "Unmount what cvmfs-py has mounted, and wait for the end of its daemon. Programs that still use it keep what"
-        " they have open. An FQRN and --all mean mounts of one's own; root ends those of others by their mountpoint.",
+        " they have open; a daemon that does not answer is told to end, and killed if need be."
+        " An FQRN and --all mean mounts of one's own; root ends those of others by their mountpoint.",
         "cvmfs-py umount /cvmfs/sft.cern.ch",
         more=("cvmfs-py umount --all",),
     )

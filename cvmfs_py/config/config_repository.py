@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-_PROBE_TIMEOUT_S = 10.0
+_PROBE_TIMEOUT_S = 5.0
+_SILENT_S = 60.0  # for which nobody waits again for what has not answered
+_silent_until_s: dict[Path, float] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,14 @@ class ConfigRepository:
 
 def is_directory_visible(path: Path, environment: Mapping[str, str]) -> bool | None:
     """Whether the directory exists; None when the answer does not come. What this process serves itself is not seen."""
-    return False if own_mounts.find_own_mount(path) is not None else ask_for_directory(path, environment)
+    if own_mounts.find_own_mount(path) is not None:
+        return False
+    if time.monotonic() < _silent_until_s.get(path, 0.0):
+        return None
+    found = ask_for_directory(path, environment)
+    if found is None:
+        _silent_until_s[path] = time.monotonic() + _SILENT_S
+    return found
 
 
 def ask_for_directory(path: Path, environment: Mapping[str, str]) -> bool | None:

@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 END_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 TAKEN_LIMIT_S = 5.0  # for the loop to take a signal
 END_LIMIT_S = 30.0  # for the end to come after that
-CLEAR_LIMIT_S = 5.0  # for what is to be done without the loop
+CLEAR_LIMIT_S = 3.0  # for what is to be done without the loop
 EXIT_STUCK = 5
 
 

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from cvmfs_py.mount.registry import ListedMount
 
 _LIMIT_S = 10.0  # for a daemon that answers
-_ANSWER_LIMIT_S = 5.0  # for one that is busy
+_ANSWER_LIMIT_S = 3.0  # for one that is busy
 _UNANSWERED_LIMIT_S = 1.0  # for the others, that may notice all the same
-_TOLD_LIMIT_S = TAKEN_LIMIT_S + 2 * CLEAR_LIMIT_S  # a stuck daemon ends without its event loop, and needs that long
+_TOLD_LIMIT_S = TAKEN_LIMIT_S + CLEAR_LIMIT_S  # a stuck daemon ends without its event loop, and needs that long
 _KILLED_LIMIT_S = 5.0
 _PAUSE_S = 0.01
 

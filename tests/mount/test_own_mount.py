@@ -1,113 +1,36 @@
-"""A daemon never asks its own mount: whatever is configured ends with an answer or an error in time.
-
-Each scenario is a shell script in namespaces of its own, with an /etc, a /run and a /var/log of its own; daemons end
-with it.
-"""
+"""A daemon never asks its own mount: whatever is configured ends with an answer or an error in time."""
 
 from __future__ import annotations
 
-import os
 import shlex
-import shutil
-import subprocess
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import pytest
 
-from cvmfs_py.config.domains import load_knowledge
 from tests.mount.mounting import why_no_mounts
+from tests.mount.private_machine import GOOD, PrivateMachine, private_machine
 from tests.simulator.command import PROGRAM
 from tests.simulator.fault_server import refused_port
-from tests.simulator.publisher import OwnRepository, write_tree
 from tests.simulator.web import PROGRAM as NGINX
-from tests.simulator.web import Nginx
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = [
     pytest.mark.skipif(bool(why_no_mounts()), reason=why_no_mounts()),
     pytest.mark.skipif(NGINX is None, reason="needs nginx"),
 ]
-GOOD = "good.test.org"
 CONFIG = "config.test.org"
-OF_THE_MACHINE = ("group", "hosts", "ld.so.cache", "nsswitch.conf", "passwd", "resolv.conf")
-LIMIT_S = 100
-
-
-class World:
-    """One repository, and a directory that every repository is mounted at, which is CVMFS_MOUNT_DIR as well."""
-
-    def __init__(self, directory: Path, url: str, key: Path) -> None:
-        self.directory = directory
-        self.top = directory / "cvmfs"
-        self.top.mkdir()
-        self.etc = directory / "etc"
-        self.etc.mkdir()
-        for name in OF_THE_MACHINE:
-            if os.path.exists(f"/etc/{name}"):
-                shutil.copy(f"/etc/{name}", self.etc)
-        domains = load_knowledge().domains.values()
-        known = [server for domain in domains for server in (*domain.servers, *domain.cdn_servers)]
-        with (self.etc / "hosts").open("a") as hosts:  # nobody listens there, and no name server is asked
-            hosts.writelines(f"127.0.0.1 {urlsplit(server).hostname}\n" for server in known)
-        self.key = key
-        self.url = url
-        self.environment = {
-            "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
-            "HOME": str(directory),
-            "MNT": str(self.top),
-            "CVMFS_MOUNT_DIR": str(self.top),
-            "CVMFS_HTTP_PROXY": "DIRECT",
-            "CVMFS_TIMEOUT_DIRECT": "1",
-            "CVMFS_MAX_RETRIES": "0",
-        }
-        self.good = {"CVMFS_SERVER_URL": f"{url}/cvmfs/@fqrn@", "CVMFS_PUBLIC_KEY": str(key)}
-
-    def configure(self, files: Mapping[str, str]) -> None:
-        """Files below /etc/cvmfs. The system's sort first, whatever they say."""
-        for name, text in files.items():
-            path = self.etc / "cvmfs" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-
-    def run(self, script: str, **environment: str) -> list[str]:
-        """The lines that it prints. `see NAME` shows how looking into a repository ends; 124 would be: not at all."""
-        functions = f"""
-            mount -t tmpfs tmpfs /run; mount -t tmpfs tmpfs /var/log; mount --bind {shlex.quote(str(self.etc))} /etc
-            client() {{ timeout -k 1 40 {shlex.join(PROGRAM)} "$@"; }}
-            see() {{ code=0; timeout -k 1 30 ls $MNT/$1 >seen 2>&1 || code=$?; echo "$1 $code $(head -n1 seen)"; }}
-            log() {{ cat /var/log/cvmfs-py/*; }}
-            cd {shlex.quote(str(self.directory))}
-        """
-        done = subprocess.run(
-            ["unshare", "-m", "-p", "-f", "--kill-child", "--mount-proc", "/bin/sh", "-ec", functions + script],
-            env=self.environment | environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=LIMIT_S,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout
-        return done.stdout.splitlines()
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    own = OwnRepository(tmp_path, GOOD)
-    write_tree(tmp_path / "tree", {"name": b"good"})
-    own.publish_directory(tmp_path / "tree")
-    (tmp_path / "www" / "cvmfs").mkdir(parents=True)
-    (tmp_path / "www" / "cvmfs" / GOOD).symlink_to(own.storage)
-    with Nginx(tmp_path / "www") as web:
-        yield World(tmp_path, web.url, next(tmp_path.rglob("*.pub")))
+def world(tmp_path: Path) -> Iterator[PrivateMachine]:
+    with private_machine(tmp_path) as machine:
+        yield machine
 
 
-def test_the_configuration_repository_without_any_configuration(world: World) -> None:
+def test_the_configuration_repository_without_any_configuration(world: PrivateMachine) -> None:
     """The first thing that people try: the daemon looks for the configuration repository below its own mount."""
     lines = world.run(
         f"client mount --all $MNT >/dev/null; see {GOOD}; see cvmfs-config.cern.ch; client umount $MNT; client list",
@@ -118,7 +41,7 @@ def test_the_configuration_repository_without_any_configuration(world: World) ->
     assert lines[-1].startswith("cvmfs-config.cern.ch 2 "), lines
 
 
-def test_the_configuration_repository_of_the_machine(world: World) -> None:
+def test_the_configuration_repository_of_the_machine(world: PrivateMachine) -> None:
     """Files of /etc/cvmfs lean on the mount of the configuration repository, which nobody can read."""
     shared = f"$CVMFS_MOUNT_DIR/{CONFIG}/etc/cvmfs/common.conf"
     refused = f"CVMFS_SERVER_URL=http://127.0.0.1:{refused_port()}/cvmfs/@fqrn@\nCVMFS_PUBLIC_KEY={world.key}\n"
@@ -161,7 +84,7 @@ BELOW = {
 LATER = {name: f"{name}.test.org" for name in BELOW}
 
 
-def test_what_leads_into_the_mount_is_refused_when_it_is_met(world: World) -> None:
+def test_what_leads_into_the_mount_is_refused_when_it_is_met(world: PrivateMachine) -> None:
     """Each repository has one setting that leads into the mount that shows it; the others do not suffer."""
     good = "".join(f"{name}={value}\n" for name, value in world.good.items())
     values = {"$MNT": str(world.top), "$PWD": str(world.directory)}
@@ -198,7 +121,7 @@ HIDDEN = {  # said before anything is mounted, or without any effect on what can
 }
 
 
-def test_the_environment_leads_into_the_mount(world: World) -> None:
+def test_the_environment_leads_into_the_mount(world: PrivateMachine) -> None:
     """What the mount would hide, and is needed, is named before it is there. All else goes on without it."""
     good = world.good | {"CVMFS_CONFIG_REPOSITORY": "", "CVMFS_CACHE_BASE": str(world.directory / "cache")}
     (world.top / "x" / "cvmfs-py").mkdir(parents=True)
@@ -222,7 +145,7 @@ def test_the_environment_leads_into_the_mount(world: World) -> None:
         assert code == "0" or f"lies below the mountpoint {world.top}" in text, (name, text)
 
 
-def test_a_mount_inside_and_one_outside(world: World) -> None:
+def test_a_mount_inside_and_one_outside(world: PrivateMachine) -> None:
     """Daemons of their own, one below the mount of the other: each answers, and is ended."""
     good = world.good | {"CVMFS_CONFIG_REPOSITORY": "", "CVMFS_PY_CACHE_DIR": str(world.directory / "cache")}
     lines = world.run(
