@@ -13,6 +13,8 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cvmfs_py import own_mounts
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -44,6 +46,8 @@ def temporary_directory(user_id: int) -> Path:
 
 def can_be_used(directory: Path) -> bool:
     """Whether the directory is there and writable, or could be made. Looks, does not try."""
+    if own_mounts.find_own_mount(directory) is not None:
+        return False
     for place in (directory, *directory.parents):
         if os.path.lexists(place):
             return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
@@ -52,6 +56,9 @@ def can_be_used(directory: Path) -> bool:
 
 def find_stranger(directory: Path, user_id: int) -> str | None:
     """Who besides this user and root can put something into a directory, in words; None: nobody, or it is not there."""
+    own = own_mounts.find_own_mount(directory)
+    if own is not None:
+        return f"leads into {own}, which this very process serves"
     try:
         found = os.lstat(directory)
     except OSError:

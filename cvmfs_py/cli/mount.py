@@ -65,6 +65,7 @@ def add_engine_option(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from cvmfs_py.cli.session import wanted
+    from cvmfs_py.fuse.mountpoint import check_reachable
     from cvmfs_py.mount.session import MountPlan
 
     if options.all is not None:
@@ -77,6 +78,7 @@ def run(options: argparse.Namespace) -> int:
     if options.engine is not None:
         request.overrides["CVMFS_PY_ENGINE"] = options.engine
     place = options.mountpoint or _default_mountpoint(wanted(request).name, request.target.tag)
+    check_reachable(place)  # here already: what follows may take its time
     plan = MountPlan(wanted(request), os.path.abspath(place), options.allow_other)
     return start(plan, foreground=options.foreground, debug=options.debug)
 
@@ -173,6 +175,7 @@ def _default_mountpoint(name: str, tag: str | None) -> str:
     """/cvmfs/NAME for root, else in a directory that only its user can reach. It is made."""
     from cvmfs_py.config.load import resolve_fqrn
     from cvmfs_py.errors import MountError
+    from cvmfs_py.fuse.mountpoint import check_reachable
     from cvmfs_py.mount.runtime_directory import runtime_directory
 
     fqrn = resolve_fqrn(name, environment=dict(os.environ), config_files=None, overrides={}) if name else ""
@@ -180,6 +183,7 @@ def _default_mountpoint(name: str, tag: str | None) -> str:
     if os.geteuid() != 0:
         base = os.path.join(os.fsdecode(runtime_directory(os.environ, os.geteuid())), "mounts")
     place = os.path.join(base, fqrn if tag is None else f"{fqrn}@{tag.replace('/', '-')}")
+    check_reachable(place)
     try:
         os.makedirs(place, exist_ok=True)
     except OSError as error:

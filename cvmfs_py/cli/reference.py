@@ -149,7 +149,10 @@ def _mount(request: MountRequest) -> int:
 
 def _full_name(request: MountRequest) -> str:
     from cvmfs_py.config.load import resolve_fqrn
+    from cvmfs_py.fuse.mountpoint import check_reachable
 
+    if request.descriptor is None:
+        check_reachable(os.fsdecode(request.mountpoint))
     return resolve_fqrn(
         request.name, environment=dict(os.environ), config_files=request.config_files, overrides=request.overrides
     )

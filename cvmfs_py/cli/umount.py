@@ -22,7 +22,8 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
     parser = common.new_parser(
         prog,
         "Unmount what cvmfs-py has mounted, and wait for the end of its daemon. Programs that still use it keep what"
-        " they have open. An FQRN and --all mean mounts of one's own; root ends those of others by their mountpoint.",
+        " they have open; a daemon that does not answer is told to end, and killed if need be."
+        " An FQRN and --all mean mounts of one's own; root ends those of others by their mountpoint.",
         "cvmfs-py umount /cvmfs/sft.cern.ch",
         more=("cvmfs-py umount --all",),
     )
@@ -57,6 +58,8 @@ def run(options: argparse.Namespace) -> int:
             _end(mount, lazily=options.lazy)
         except CvmfsError as error:
             code = _complain(error)
+    if chosen:
+        list_mounts(os.environ, user_id)  # removes the record of a daemon that was killed
     return code
 
 
@@ -86,8 +89,8 @@ def _end(mount: ListedMount, *, lazily: bool) -> None:
 
     place, pid = os.fsdecode(mount.record.mountpoint), mount.record.process.pid
     ending = end_mount(mount, lazily=lazily)
-    if ending is Ending.ASKED:
-        raise MountError(f"the daemon of {place} (pid {pid}) was asked to end and has not yet; see its log")
+    if ending in (Ending.TOLD, Ending.KILLED):
+        _tell(f"the daemon of {place} (pid {pid}) {ending.value}")
     if ending is Ending.UNMOUNTED and not lazily:
         _tell(f"{place} is unmounted; its daemon (pid {pid}) stays until the programs that use it have ended")
 

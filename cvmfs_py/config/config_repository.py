@@ -1,20 +1,26 @@
 """Where the configuration repository is: its name, its mount, or a local tree that stands in for the mount.
 
 Fetches nothing: a caller above the network makes the tree. Looks at a mount from a child process only, because a mount
-can hang, and because the automounter ignores processes of its own group.
+can hang, and because the automounter ignores processes of its own group; at one that this process serves not at all.
 """
 
 from __future__ import annotations
 
 import os
+import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from cvmfs_py import own_mounts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-_PROBE_TIMEOUT_S = 10.0
+_PROBE_TIMEOUT_S = 5.0
+_SILENT_S = 60.0  # for which nobody waits again for what has not answered
+_silent_until_s: dict[Path, float] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +50,19 @@ class ConfigRepository:
 
 
 def is_directory_visible(path: Path, environment: Mapping[str, str]) -> bool | None:
-    """Whether the directory exists, asked by a child in a session of its own; None when the answer does not come."""
+    """Whether the directory exists; None when the answer does not come. What this process serves itself is not seen."""
+    if own_mounts.find_own_mount(path) is not None:
+        return False
+    if time.monotonic() < _silent_until_s.get(path, 0.0):
+        return None
+    found = ask_for_directory(path, environment)
+    if found is None:
+        _silent_until_s[path] = time.monotonic() + _SILENT_S
+    return found
+
+
+def ask_for_directory(path: Path, environment: Mapping[str, str]) -> bool | None:
+    """The same of any directory, asked by a child in a session of its own."""
     import contextlib
     import signal
     import subprocess
@@ -59,7 +77,7 @@ def is_directory_visible(path: Path, environment: Mapping[str, str]) -> bool | N
             start_new_session=True,
         )
     except OSError:  # a container without a shell has no automounter either
-        return path.is_dir()
+        return _is_directory_in_time(path)
     try:
         return process.wait(_PROBE_TIMEOUT_S) == 0
     except subprocess.TimeoutExpired:
@@ -69,3 +87,11 @@ def is_directory_visible(path: Path, environment: Mapping[str, str]) -> bool | N
             os.killpg(process.pid, signal.SIGKILL)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(1.0)
+
+
+def _is_directory_in_time(path: Path) -> bool | None:
+    found: list[bool] = []
+    waiter = threading.Thread(target=lambda: found.append(path.is_dir()), name=f"look at {path}", daemon=True)
+    waiter.start()
+    waiter.join(_PROBE_TIMEOUT_S)
+    return found[0] if found else None

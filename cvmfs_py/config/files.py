@@ -1,6 +1,7 @@
 """Bounded reading of small local files: configuration, keys, blacklists, identity maps.
 
-Knows nothing of what is inside. Never blocks on a pipe or a device that stands where a file should be.
+Knows nothing of what is inside. Never blocks on a pipe or a device that stands where a file should be, nor on a mount
+that this process serves itself.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from cvmfs_py import own_mounts
 from cvmfs_py.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 
 def read_small_file(path: Path, limit_bytes: int) -> bytes:
     """The content. FileNotFoundError, also for a missing directory, is for the caller to judge; else ConfigError."""
+    own = own_mounts.find_own_mount(path)
+    if own is not None:
+        raise ConfigError(f"cannot read {path}: it leads into {own}, which this very process serves; keep it elsewhere")
     try:
         # without O_NONBLOCK the open of a named pipe waits for a writer
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -39,6 +44,11 @@ def read_small_file(path: Path, limit_bytes: int) -> bytes:
     if len(content) > limit_bytes:
         raise ConfigError(f"cannot read {path}: larger than {limit_bytes} bytes")
     return bytes(content)
+
+
+def is_directory(path: Path) -> bool:
+    """Whether there is a directory that can be read from; what this process serves itself is none."""
+    return own_mounts.find_own_mount(path) is None and path.is_dir()
 
 
 def _reason(error: OSError | ValueError) -> str:

@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from cvmfs_py.config import combined
 from cvmfs_py.config.cache_place import choose_cache_place, default_cache_directory
+from cvmfs_py.config.config_repository import is_directory_visible
 from cvmfs_py.config.domains import KeyText, load_knowledge
+from cvmfs_py.config.files import is_directory
 from cvmfs_py.config.fqrn import complete_fqrn, domain_of
+from cvmfs_py.config.local_paths import check_local_paths
 from cvmfs_py.config.parameter_table import specs
 from cvmfs_py.config.parameters import BUILTIN, Kind
 from cvmfs_py.config.settings import Settings
@@ -49,8 +52,7 @@ def load_settings(
 
     `config_files` are read instead of /etc/cvmfs, the configuration repository and the user's files. `config_tree`
     stands in for the mounted configuration repository. `require_servers=False` accepts a repository that nobody can
-    fetch, to show what is configured for it. A process that serves the mount of the configuration repository must hand
-    in a tree: asking its own mount, it would wait for itself.
+    fetch, to show what is configured for it. What leads into a mount of this process is not read, and no setting may.
     """
     inputs = _make_inputs(
         fqrn,
@@ -74,6 +76,7 @@ def load_settings(
             f"{inputs.etc_dir / 'domain.d' / (domain_of(fqrn) + '.local')} or with --server and --key, or use a "
             f"configuration repository that knows the domain (CVMFS_CONFIG_REPOSITORY){misspelt}"
         )
+    check_local_paths(settings)
     return settings
 
 
@@ -127,7 +130,7 @@ def _make_inputs(
     shell_timeout_s: float = TIMEOUT_S,
 ) -> Inputs:
     etc_dir = Path(os.path.abspath(etc_dir))
-    is_bare = config_files is None and not etc_dir.is_dir()
+    is_bare = config_files is None and not is_directory(etc_dir)
     return Inputs(
         fqrn=fqrn,
         environment=environment,
@@ -203,7 +206,7 @@ def _make_settings(inputs: Inputs, sources: Sources, builtin_keys: tuple[KeyText
         ipfamily_prefer=6 if fields["ipfamily_prefer"] == 6 else 4,
     )
     if sources.config_directory is not None and inputs.config_tree is not None:
-        _move_into_tree(fields, sources.mount_dir, inputs.config_tree.root, sources.config_repository)
+        _move_into_tree(inputs, fields, sources.mount_dir, inputs.config_tree.root, sources.config_repository)
     environment = {**inputs.environment, **store.values()}
     environment.update(CVMFS_FQRN=inputs.fqrn, CVMFS_ARCH=os.uname().machine)
     return Settings(
@@ -217,10 +220,12 @@ def _make_settings(inputs: Inputs, sources: Sources, builtin_keys: tuple[KeyText
     )
 
 
-def _move_into_tree(fields: dict[str, Any], mount_dir: Path, root: Path, repository: str | None) -> None:
+def _move_into_tree(
+    inputs: Inputs, fields: dict[str, Any], mount_dir: Path, root: Path, repository: str | None
+) -> None:
     """Files that are named by the mount of the configuration repository are in its tree, when there is no mount."""
     mounted = mount_dir / (repository or "")
-    if repository is None or mounted.is_dir():
+    if repository is None or is_directory_visible(mounted, inputs.environment):
         return
 
     def move(path: Path) -> Path:

@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cvmfs_py import own_mounts
 from cvmfs_py.config.config_repository import ConfigRepository, ConfigTree, is_directory_visible
-from cvmfs_py.config.files import read_small_file
+from cvmfs_py.config.files import is_directory, read_small_file
 from cvmfs_py.config.fqrn import check_name, domain_of, is_valid_name
 from cvmfs_py.config.parameter_table import specs
 from cvmfs_py.config.parameters import BUILTIN, COMMAND_LINE, ENVIRONMENT
@@ -64,7 +65,7 @@ class Inputs:
     @property
     def is_bare(self) -> bool:
         """Whether the machine has no configuration of its own."""
-        return self.config_files is None and not self.etc_dir.is_dir()
+        return self.config_files is None and not is_directory(self.etc_dir)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +158,8 @@ class _Reading:
         etc_dir = self.inputs.etc_dir
         self.read_file(etc_dir / "default.conf")
         try:
+            if not is_directory(etc_dir / "default.d"):
+                raise FileNotFoundError
             names = sorted(name for name in os.listdir(etc_dir / "default.d") if name.endswith(".conf"))
         except (FileNotFoundError, NotADirectoryError):
             names = []
@@ -251,9 +254,7 @@ class _Reading:
 
     def is_mounted(self, directory: Path) -> bool:
         if directory not in self._mounted:
-            visible: bool | None = False
-            if directory.parents[2].is_dir():  # the mount directory itself is local and does not hang
-                visible = is_directory_visible(directory, self.inputs.environment)
+            visible = is_directory_visible(directory, self.inputs.environment)
             if visible is None:
                 self.store.warn(f"{directory} does not answer and is treated as missing")
             self._mounted[directory] = bool(visible)
@@ -266,7 +267,7 @@ class _Reading:
         tree = self.inputs.config_tree
         if tree is not None:
             directory = tree.directory(repository)
-            is_there = directory.is_dir()
+            is_there = is_directory(directory)
         else:
             directory = ConfigTree(self.mount_dir()).directory(repository)
             is_there = self.is_mounted(directory)
@@ -290,7 +291,7 @@ class _Reading:
 def _pinned_layers(inputs: Inputs, store: ParameterStore) -> list[tuple[dict[str, str], str]]:
     """The sources above the system's files, lowest first: they do not depend on those, so they are read before."""
     layers: list[tuple[dict[str, str], str]] = []
-    if inputs.config_files is None:
+    if inputs.config_files is None and own_mounts.find_own_mount(inputs.user_dir) is None:
         names = ["default.conf"]
         if inputs.fqrn:
             names += [f"domain.d/{domain_of(inputs.fqrn)}.conf", f"config.d/{inputs.fqrn}.conf"]

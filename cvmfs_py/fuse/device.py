@@ -9,10 +9,12 @@ import errno
 import os
 import select
 import stat
+from contextlib import suppress
 
 from cvmfs_py.errors import MountError
 
 DEVICE = "/dev/fuse"
+CONNECTIONS = "/sys/fs/fuse/connections"
 DEVICE_NUMBER = os.makedev(10, 229)
 
 
@@ -42,6 +44,22 @@ def is_connected(fd: int) -> bool:
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     return not any(event & (select.POLLERR | select.POLLNVAL) for _, event in poll.poll(0))
+
+
+def mounted_device(fd: int) -> str | None:
+    """major:minor of the file system at the other end; None: an older kernel does not tell."""
+    try:
+        with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
+            number = next((int(line.split()[1]) for line in file if line.startswith("fuse_connection:")), None)
+    except OSError:
+        return None
+    return None if number is None else f"{number >> 20}:{number & 0xFFFFF}"
+
+
+def abort(device: str) -> None:
+    """Ends a connection, if the kernel's list of them is there and this user's to write: nobody waits for it then."""
+    with suppress(OSError), open(f"{CONNECTIONS}/{device.partition(':')[2]}/abort", "w", encoding="ascii") as file:
+        file.write("1")
 
 
 def _cure(path: str, number: int | None) -> str:

@@ -12,7 +12,6 @@ import os
 import shutil
 import socket
 import stat
-import tempfile
 from dataclasses import dataclass
 from typing import IO
 
@@ -65,7 +64,7 @@ def mount(mountpoint: str, options: list[str], *, auto_unmount: bool = False) ->
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with contextlib.ExitStack() as held:
         held.enter_context(ours)
-        said = held.enter_context(tempfile.TemporaryFile())  # a pipe would close under a program that stays
+        said = held.enter_context(_notepad())
         with theirs:
             words = [*options, "auto_unmount"] if auto_unmount else options
             pid = _start(program, ["-o", ",".join(words), "--", mountpoint], said, theirs)
@@ -84,11 +83,16 @@ def mount(mountpoint: str, options: list[str], *, auto_unmount: bool = False) ->
 def unmount(mountpoint: str, *, lazily: bool = False) -> None:
     """As the user who mounted."""
     program = _require_program()
-    with tempfile.TemporaryFile() as said:
+    with _notepad() as said:
         pid = _start(program, ["-u", *(["-z"] if lazily else []), "--", mountpoint], said, None)
         _, status = os.waitpid(pid, 0)
         if status != 0:
             raise MountError(f"cannot unmount {mountpoint}: {_explain(program, said)}")
+
+
+def _notepad() -> IO[bytes]:
+    """For what the program says: a pipe would close under one that stays, a file may be hidden by a mount."""
+    return os.fdopen(os.memfd_create("fusermount"), "w+b")
 
 
 def _require_program() -> str:
@@ -112,7 +116,7 @@ def _start(program: str, arguments: list[str], said: IO[bytes], channel: socket.
         channel.set_inheritable(True)
         environment["_FUSE_COMMFD"] = str(channel.fileno())
     actions = [(os.POSIX_SPAWN_DUP2, said.fileno(), 1), (os.POSIX_SPAWN_DUP2, said.fileno(), 2)]
-    return os.posix_spawn(program, [program, *arguments], environment, file_actions=actions)
+    return os.posix_spawn(program, [program, *arguments], environment, file_actions=actions, setsigmask=())
 
 
 def _receive(channel: socket.socket) -> int | None:

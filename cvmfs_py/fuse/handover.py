@@ -56,12 +56,15 @@ class Handover:
     device: str | None = None  # major:minor of the mounted file system
     lifeline: fusermount.Lifeline | None = None
 
-    def unmount(self) -> None:
-        """Undoes what was done to mount, if it is still there. To be called before the descriptor is closed."""
+    def unmount(self, *, by_force: bool = False) -> None:
+        """Undoes what was done to mount, if it is still there. To be called before the descriptor is closed.
+
+        By force: whoever waits for an answer gets an error.
+        """
         if self.lifeline is not None:
             self.lifeline.close()
         if self.way is not Way.GIVEN and self._is_ours(mount_at(self.mountpoint)):
-            mountpoint.unmount(self.mountpoint)
+            mountpoint.unmount(self.mountpoint, lazily=by_force, by_force=by_force)
 
     def _is_ours(self, mount: Mount | None) -> bool:
         """The kernel gives numbers of devices and mounts again soon, so that another mount may have them by now."""
@@ -108,7 +111,7 @@ def accept_given(place: str) -> Handover:
             f"nothing is mounted with the descriptor {fd}, or not any longer; mount it before handing it over"
         )
     os.set_inheritable(fd, False)
-    return Handover(fd, place, Way.GIVEN)
+    return Handover(fd, place, Way.GIVEN, device.mounted_device(fd))
 
 
 def mount_directly(path: str, options: MountOptions, *, opened_fd: int | None = None) -> Handover:

@@ -14,6 +14,9 @@ import os
 import re
 from dataclasses import dataclass
 
+from cvmfs_py.own_mounts import resolve_until
+
+_REPOSITORIES = ("fuse.cvmfs-py", "fuse")  # the second is how the C++ client mounts
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
@@ -99,9 +102,20 @@ def _any_at(mounts: tuple[Mount, ...], place: str) -> Mount | None:
 
 
 def real_path(path: str) -> str:
-    """A mount point as the kernel lists it. Only its parents are looked at: it may be a mount that does not answer."""
-    parent, name = os.path.split(os.path.abspath(path))
-    return os.path.join(os.path.realpath(parent), name) if name else parent
+    """A mount point as the kernel lists it. Nothing at or below a mount of repositories is asked: it may not answer."""
+    return find_mount_around(path)[0]
+
+
+def find_mount_around(path: str) -> tuple[str, Mount | None]:
+    """The same, and the first mount of repositories on the way there."""
+    mounts = {mount.mountpoint: mount for mount in load_mounts() if mount.kind in _REPOSITORIES}
+    real, place = resolve_until(path, mounts)
+    return real, None if place is None else mounts[place]
+
+
+def find_places(device: str | None) -> tuple[str, ...]:
+    """Where a FUSE file system is mounted in this namespace now, as a whole or a part of it."""
+    return tuple(mount.mountpoint for mount in load_mounts() if mount.device == device and mount.is_fuse)
 
 
 def _mount_id(fd: int) -> int | None:

@@ -16,7 +16,7 @@ import threading
 
 from cvmfs_py.errors import MountError
 from cvmfs_py.fuse import fusermount, syscalls
-from cvmfs_py.fuse.mountinfo import mount_at
+from cvmfs_py.fuse.mountinfo import Mount, find_mount_around, mount_at
 from cvmfs_py.fuse.privileges import Capability, load_privileges
 
 SUBTYPE = "cvmfs-py"
@@ -34,8 +34,22 @@ class Life(enum.Enum):
     SILENT = "does not answer"
 
 
+def check_reachable(place: str) -> None:
+    """MountError when the way to a place leads through a mount of repositories that does not answer.
+
+    To be asked before anything else is done there: whoever goes such a way waits for ever.
+    """
+    path, around = find_mount_around(place)
+    if around is not None and around.mountpoint != path and (life := probe(around.mountpoint)) is not Life.ALIVE:
+        raise MountError(
+            f"{path} lies below {around.mountpoint}, a mount of {around.source} whose daemon {life.value}; "
+            f"unmount that first with: {_ending_command(around)}"
+        )
+
+
 def prepare(mountpoint: str) -> str:
     """The full path of a directory that can take a mount. What a crashed daemon left there is unmounted."""
+    check_reachable(mountpoint)
     for _ in range(_STACK_LIMIT):  # crash after crash may have left mounts on top of each other
         mount = mount_at(mountpoint)
         if mount is None or not mount.is_fuse:
@@ -46,7 +60,7 @@ def prepare(mountpoint: str) -> str:
         elif life is Life.SILENT:
             raise MountError(
                 f"{mountpoint} is a mount of {mount.source} whose daemon does not answer within {_DEADLINE_S:.0f} s; "
-                f"wake it, or unmount it with: {unmount_command(mount.mountpoint, lazily=True)}"
+                f"wake it, or unmount it with: {_ending_command(mount)}"
             )
         elif mount.kind == OUR_KIND or mount.source == _REFERENCE_SOURCE:
             raise MountError(
@@ -84,13 +98,16 @@ def may_mount() -> bool:
     return load_privileges().include(Capability.SYS_ADMIN)
 
 
-def unmount(mountpoint: str, *, lazily: bool = False) -> None:
-    """Unmounts the topmost mount, lazily when it is in use. That nothing is mounted there is no error."""
+def unmount(mountpoint: str, *, lazily: bool = False, by_force: bool = False) -> None:
+    """Unmounts the topmost mount, lazily when it is in use. That nothing is mounted there is no error.
+
+    By force, for a daemon that never answers: who waits for it gets an error. Users get there as the daemon ends.
+    """
     if not may_mount():
         _unmount_as_user(mountpoint, lazily=lazily)
         return
     try:
-        syscalls.unmount(mountpoint, lazily=lazily)
+        syscalls.unmount(mountpoint, lazily=lazily, by_force=by_force)
     except OSError as error:
         if error.errno == errno.EBUSY and not lazily:
             unmount(mountpoint, lazily=True)
@@ -102,6 +119,13 @@ def unmount_command(mountpoint: str, *, lazily: bool = False) -> str:
     """What people type."""
     program, lazy_option = ("umount", "-l") if may_mount() else ("fusermount3 -u", "-z")
     return f"{program}{f' {lazy_option}' if lazily else ''} {shlex.quote(mountpoint)}"
+
+
+def _ending_command(mount: Mount) -> str:
+    """For one that does not answer: our own command ends its daemon as well."""
+    if mount.kind == OUR_KIND:
+        return f"cvmfs-py umount {shlex.quote(mount.mountpoint)}"
+    return unmount_command(mount.mountpoint, lazily=True)
 
 
 def _unmount_as_user(mountpoint: str, *, lazily: bool) -> None:

@@ -39,6 +39,7 @@ class NamespaceFlag(enum.IntFlag):
     PROCESS_ID = 0x2000_0000
 
 
+_FORCE = 1
 _DETACH = 2
 _NO_FOLLOW = 8
 _SET_PARENT_DEATH_SIGNAL = 1
@@ -51,9 +52,12 @@ def mount(source: str, target: str, kind: str, flags: MountFlag, data: str = "")
     _check(_libc.mount(*words, ctypes.c_ulong(flags), os.fsencode(data) or None), target)
 
 
-def unmount(target: str, *, lazily: bool = False) -> None:
-    """umount2(2): the topmost mount at a path. Lazily: also when it is in use; it then goes with its last user."""
-    flags = _NO_FOLLOW | (_DETACH if lazily else 0)
+def unmount(target: str, *, lazily: bool = False, by_force: bool = False) -> None:
+    """umount2(2): the topmost mount at a path. Lazily: also when it is in use; it then goes with its last user.
+
+    By force: requests that nobody has answered fail, and all that come.
+    """
+    flags = _NO_FOLLOW | (_DETACH if lazily else 0) | (_FORCE if by_force else 0)
     _check(_libc.umount2(os.fsencode(target), flags), target)
 
 

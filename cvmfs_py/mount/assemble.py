@@ -22,7 +22,7 @@ from cvmfs_py.errors import ConfigError
 from cvmfs_py.mount import wiring
 from cvmfs_py.mount.concurrency import first_error
 from cvmfs_py.mount.config_tree import Provided, provide_config_tree
-from cvmfs_py.mount.interrupts import run_interruptibly
+from cvmfs_py.mount.interrupts import run_aside
 from cvmfs_py.mount.repository import Repository
 from cvmfs_py.mount.roots import ATTACHED_CATALOGS, RootFinder
 from cvmfs_py.network.fetcher import open_fetcher
@@ -58,7 +58,7 @@ async def load_wanted_settings(
     environment = dict(os.environ)
     fqrn, provided = wanted.name, Provided()
     if fqrn:
-        fqrn = run_interruptibly(
+        fqrn = await run_aside(
             resolve_fqrn, fqrn, environment=environment, config_files=wanted.config_files, overrides=wanted.overrides
         )
         provided = await provide_config_tree(fqrn, wanted.overrides, wanted.config_files, environment)
@@ -66,7 +66,7 @@ async def load_wanted_settings(
     if trouble is not None:
         _log.warning("%s", trouble.full, extra=logs.KNOWN)
     try:
-        settings = run_interruptibly(
+        settings = await run_aside(
             load_settings,
             fqrn,
             environment=environment,
@@ -78,7 +78,7 @@ async def load_wanted_settings(
         )
     except ConfigError as error:
         # Why nothing is known of a domain is often that the repository which knows it could not be read.
-        raise ConfigError("; ".join([str(error), *([trouble.full] if trouble is not None else [])])) from error
+        raise type(error)("; ".join([str(error), *([trouble.full] if trouble is not None else [])])) from error
     # That it is not mounted either is no news: it was provided in another way, or it was said why not.
     warnings = [text for text in settings.warnings if not text.startswith(NO_DIRECTORY)]
     if trouble is not None and (trouble.is_news() or tell_all):

@@ -23,7 +23,7 @@ from cvmfs_py.config.config_repository import ConfigTree
 from cvmfs_py.config.load import find_config_repository, load_settings
 from cvmfs_py.errors import CvmfsError, FetchError, FsError, in_brief, in_full
 from cvmfs_py.mount import wiring
-from cvmfs_py.mount.interrupts import run_interruptibly
+from cvmfs_py.mount.interrupts import run_aside
 from cvmfs_py.mount.once_a_day import is_due
 from cvmfs_py.places import find_stranger
 
@@ -70,7 +70,8 @@ async def provide_config_tree(
     config_files: Sequence[Path] | None,
     environment: Mapping[str, str],
 ) -> Provided:
-    found = run_interruptibly(
+    """What to load the settings of `fqrn` with."""
+    found = await run_aside(
         find_config_repository, fqrn, environment=environment, config_files=config_files, overrides=overrides
     )
     if found is None or found.is_mounted or found.is_spared:
@@ -80,7 +81,7 @@ async def provide_config_tree(
     # What was said about one repository is not said about the one that configures it.
     about_it = {name: value for name, value in overrides.items() if name not in (*_MINE, *_MINE_TOO)}
     its_environment = {name: value for name, value in environment.items() if name not in (*_MINE, *_MINE_TOO)}
-    settings = run_interruptibly(
+    settings = await run_aside(
         load_settings, found.name, environment=its_environment, overrides=about_it, require_servers=False
     )
     parent = settings.cache_dir / "config"

@@ -20,11 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cvmfs_py import logs
+from cvmfs_py.fuse.mountinfo import real_path
+from cvmfs_py.own_mounts import resolve_until
 from cvmfs_py.places import TEMPORARY, find_stranger, state_directory
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+_log = logging.getLogger(__name__)
 LIMIT_BYTES = 1 << 20  # of a file; there are two
 SYSLOG = "/dev/log"
 _SYSTEM = Path("/var/log/cvmfs-py")
@@ -56,14 +59,21 @@ class LogPlace:
 
 
 def choose_log(mountpoint: bytes, environment: Mapping[str, str], user_id: int, *, debug: bool = False) -> LogPlace:
-    """The log of a mount point; its directory is made."""
+    """The log of a mount point; its directory is made, anywhere but below the mount."""
+    place = real_path(os.fsdecode(mountpoint))
+    hidden: Path | None = None
     for directory in log_directories(environment, user_id):
+        if resolve_until(directory, (place,))[1] is not None:
+            hidden = directory
+            continue
         with suppress(OSError):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             if directory.parent == TEMPORARY and find_stranger(directory, user_id) is not None:
                 continue  # somebody else could have put a link there
             if os.access(directory, os.W_OK | os.X_OK):
                 return LogPlace(os.path.join(os.fsencode(directory), log_name(mountpoint)), debug)
+    if hidden is not None:
+        _log.warning("no log file is kept: %s lies below the mountpoint %s", hidden, place)
     return LogPlace(None, debug)
 
 

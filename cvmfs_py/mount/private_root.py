@@ -32,7 +32,7 @@ def provide_places(names: Iterable[str]) -> None:
     Relative paths may lead nowhere afterwards: change directory.
     """
     try:
-        if os.path.isdir(CVMFS):
+        if _is_there():
             syscalls.mount("cvmfs-py", CVMFS, "tmpfs", _QUIET, _SMALL)
             top = CVMFS
         else:
@@ -46,6 +46,13 @@ def provide_places(names: Iterable[str]) -> None:
         syscalls.mount("", top, "", MountFlag.REMOUNT | MountFlag.BIND | MountFlag.READ_ONLY | _QUIET)
     except OSError as error:
         raise refusal(f"a private {CVMFS} ({error.filename or 'root'})", error) from error
+
+
+def _is_there() -> bool:
+    """Without a question to what may be mounted there: it may not answer."""
+    with os.scandir("/") as listing:
+        found = next((item for item in listing if item.path == CVMFS), None)
+    return found is not None and (found.is_dir(follow_symlinks=False) or os.path.isdir(CVMFS))
 
 
 def _find_stage() -> str:

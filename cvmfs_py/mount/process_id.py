@@ -86,18 +86,21 @@ def open_process(identity: ProcessId, user_id: int) -> OpenProcess | None:
     except OSError:  # before Linux 5.3, or forbidden
         fd = None
     found = OpenProcess(identity, fd)
-    if identity.is_running() and _read_user_id(identity.pid) == user_id:
+    ids = read_ids(identity.pid)
+    if identity.is_running() and ids is not None and ids[0] == user_id:
         return found
     found.close()
     return None
 
 
-def _read_user_id(pid: int) -> int | None:
+def read_ids(pid: int) -> tuple[int, int] | None:
+    """The user and the group of a process; None: there is none, or it cannot be seen."""
     try:
         with open(f"/proc/{pid}/status", "rb") as lines:
-            return next((int(line.split()[1]) for line in lines if line.startswith(b"Uid:")), None)
+            found = {line[:4]: int(line.split()[1]) for line in lines if line[:4] in (b"Uid:", b"Gid:")}
     except OSError:
         return None
+    return (found[b"Uid:"], found[b"Gid:"]) if len(found) == 2 else None
 
 
 def read_start_ticks(pid: int) -> int | None:

@@ -20,6 +20,7 @@ import trio
 from cache.errors import CacheError
 from catalog.errors import CatalogError, show_path
 from cvmfs_py.config.fqrn import is_valid_name
+from cvmfs_py.config.local_paths import HiddenPathError
 from cvmfs_py.errors import ConfigError, CvmfsError, FetchError, FsError, ObjectGoneError, in_full
 from cvmfs_py.fuse.volume import KernelTimes
 from cvmfs_py.fuse.wire_notices import pack_inval_entry, pack_inval_inode
@@ -226,7 +227,7 @@ class RepositoriesSpace:
 
     def _explain(self, fqrn: str, error: Exception) -> Exception:
         """That there is no such repository is an ordinary answer; all else is trouble."""
-        if isinstance(error, ConfigError | ObjectGoneError):
+        if isinstance(error, ConfigError | ObjectGoneError) and not isinstance(error, HiddenPathError):
             _log.debug("%s: %s", fqrn, in_full(error))
             return FsError(errno.ENOENT, f"there is no repository {fqrn}: {error}")
         _log.warning("%s cannot be attached: %s", fqrn, in_full(error))

@@ -14,6 +14,7 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cvmfs_py import own_mounts
 from cvmfs_py.errors import MountError
 from cvmfs_py.places import NAME, temporary_directory
 
@@ -32,6 +33,10 @@ def runtime_directory(environment: Mapping[str, str], user_id: int) -> bytes:
     """The directory for this user's records, made where it is missing. MountError when there is no place for one."""
     refusals: list[str] = []
     for directory in _own_directories(environment, user_id):
+        own = own_mounts.find_own_mount(os.fsdecode(directory))
+        if own is not None:
+            refusals.append(f"{os.fsdecode(directory)}: it lies below the mountpoint {own}")
+            continue
         try:
             os.makedirs(directory, mode=0o755 if directory == SYSTEM else 0o700, exist_ok=True)
             os.close(open_directory(directory, must_be_mine=True))

@@ -8,24 +8,29 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import time
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import trio
 
+from cvmfs_py import own_mounts
+from cvmfs_py.config.config_repository import ask_for_directory
 from cvmfs_py.errors import CvmfsError, MountError
 from cvmfs_py.fuse import handover
 from cvmfs_py.fuse.failures import Failures
 from cvmfs_py.fuse.handover import MountOptions, Way
-from cvmfs_py.fuse.mountinfo import real_path
+from cvmfs_py.fuse.mountinfo import find_places, real_path
 from cvmfs_py.mount.concurrency import first_error
 from cvmfs_py.mount.counts import tell_counts_on_signal
+from cvmfs_py.mount.end_signals import received_end_signals
 from cvmfs_py.mount.engines import make_channel, make_engine
 from cvmfs_py.mount.limits import raise_readahead
 from cvmfs_py.mount.log_lines import RecentLines
+from cvmfs_py.mount.needed_paths import check_nothing_hidden
 from cvmfs_py.mount.opening import follow, load_settings_of, opened_volume
 from cvmfs_py.mount.process_id import ProcessId
 from cvmfs_py.mount.registry import MountRecord, Registration, register
@@ -48,7 +53,6 @@ if TYPE_CHECKING:
     from cvmfs_py.vfs.snapshot import Snapshot
 
 _log = logging.getLogger(__name__)
-END_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +75,15 @@ class Announcing(Protocol):
 
 async def serve_mount(plan: MountPlan, announcer: Announcing) -> None:
     """Serves until the end of the mount, or until a signal asks for it."""
-    settings = await load_settings_of(plan.wanted)
-    session = make_session(plan, settings, announcer)
     if is_handed_over(plan.mountpoint):
-        async with ended_by_signals() as nursery:
-            await session.serve_handed_over(handover.accept_given(plan.mountpoint))
-            nursery.cancel_scope.cancel()
+        taken = handover.accept_given(plan.mountpoint)
+        with own_mounts.noted(partial(find_places, taken.device)):  # it is mounted already
+            session = make_session(plan, await load_settings_of(plan.wanted), announcer)
+            async with ended_by_signals() as nursery:
+                await session.serve_handed_over(taken)
+                nursery.cancel_scope.cancel()
     else:
-        await session.serve_mounted()
+        await make_session(plan, await load_settings_of(plan.wanted), announcer).serve_mounted()
 
 
 def is_handed_over(mountpoint: str) -> bool:
@@ -90,9 +95,9 @@ async def ended_by_signals() -> AsyncIterator[trio.Nursery]:
     """A block that is cancelled when somebody asks this process to end."""
 
     async def wait() -> None:
-        with trio.open_signal_receiver(*END_SIGNALS) as signals:
-            async for number in signals:
-                _log.info("%s: ending", signal.Signals(number).name)
+        async with received_end_signals(lambda: None) as next_signal:
+            while True:
+                _log.info("%s: ending", (await next_signal()).name)
                 nursery.cancel_scope.cancel()
 
     with first_error():
@@ -146,26 +151,41 @@ class _AnySession:
     async def _end_on_signals(self, engine: Engine, taken: Handover) -> None:
         if not self._hears_signals:
             return
-        with trio.open_signal_receiver(*END_SIGNALS) as signals:
-            async for number in signals:
-                _log.info("%s: unmounting", signal.Signals(number).name)
-                # In a thread: the kernel may ask for something before it lets go.
-                await trio.to_thread.run_sync(taken.unmount)
-                engine.stop()
-                break
+        async with received_end_signals(partial(self._clear_away, taken)) as next_signal:
+            _log.info("%s: unmounting", (await next_signal()).name)
+            # In a thread: the kernel may ask for something before it lets go.
+            await trio.to_thread.run_sync(taken.unmount)
+            engine.stop()
+
+    def _clear_away(self, taken: Handover) -> None:
+        """What is left to do without the event loop: nobody may wait for an answer any longer."""
+        try:
+            taken.unmount(by_force=True)
+        finally:
+            if self._registration is not None:
+                self._registration.remove()
 
     async def _probe(self) -> None:
-        """Makes sure that the mount answers, as a program would see it."""
-        try:
-            await trio.to_thread.run_sync(os.stat, self._plan.mountpoint, abandon_on_cancel=True)
-        except OSError as error:
-            raise MountError(f"{self._plan.mountpoint} is mounted, but does not answer: {error.strerror}") from error
+        """Makes sure that the mount answers, as a program would see it.
+
+        Another process asks: a thread of this one, killed while it waits, would keep the descriptor that it waits for.
+        """
+        place = self._plan.mountpoint
+        if not await trio.to_thread.run_sync(ask_for_directory, Path(place), os.environ, abandon_on_cancel=True):
+            raise MountError(f"{place} is mounted, but does not answer; see the log")
 
     def _obtain(self, held: ExitStack) -> Handover:
-        check_cache_outside(self._plan.mountpoint, self._settings)
+        """Noted before it is there: nothing of this process may ever wait for it."""
+        place = real_path(self._plan.mountpoint)
+        outer = own_mounts.find_own_mount(place)
+        if outer is not None:
+            raise MountError(f"{place} lies below {outer}, which this very process serves; mount elsewhere")
+        held.enter_context(own_mounts.noted(lambda: (place,)))
+        check_nothing_hidden(self._plan.wanted, self._settings)
         taken = handover.obtain(self._plan.mountpoint, mount_options(self._settings, self._plan))
         held.callback(os.close, taken.fd)
         held.callback(taken.unmount)
+        held.enter_context(own_mounts.noted(partial(find_places, taken.device)))
         return taken
 
     def _register(self, taken: Handover, held: ExitStack, shown: Snapshot | None) -> None:
@@ -288,17 +308,6 @@ class RepositoriesSession(_AnySession):
 def make_session(plan: MountPlan, settings: Settings, announcer: Announcing) -> Session | RepositoriesSession:
     """Of one repository, or of every one."""
     return (Session if plan.wanted.name else RepositoriesSession)(plan, settings, announcer)
-
-
-def check_cache_outside(mountpoint: str, settings: Settings) -> None:
-    """A daemon that looks for its cache below its own mount waits for itself, for ever."""
-    place = real_path(mountpoint)
-    for directory in (settings.cache_dir, *settings.lower_caches):
-        if directory.resolve().is_relative_to(place):
-            raise MountError(
-                f"the cache directory {directory} lies below the mountpoint {mountpoint}, and the mount would hide it; "
-                "mount elsewhere, or choose another one with --cache-dir"
-            )
 
 
 def mount_options(settings: Settings, plan: MountPlan) -> MountOptions:

@@ -25,6 +25,7 @@ ROWS = {
     "cvmfs_py.numerals": 2,
     "cvmfs_py.stats": 2,
     "cvmfs_py.places": 1.5,
+    "cvmfs_py.own_mounts": 1.2,
     "cvmfs_py.installation": 1.5,
     "catalog": 1,
     "cache": 0,

@@ -1,4 +1,4 @@
-"""A daemon of any user: mounts a file system that never answers, registers it, ends with its mount or at SIGTERM.
+"""A daemon of any user: mounts a tiny file system, registers it, ends with its mount or at SIGTERM.
 
     python -m tests.mount.owned_worker MOUNTPOINT UID       # prints "ready"
 
@@ -12,11 +12,15 @@ import os
 import select
 import signal
 import sys
+import threading
 
 from cvmfs_py.mount.registry import register
 from cvmfs_py.mount.runtime_directory import runtime_directory
 from tests.mount.limits import become
 from tests.mount.registry_worker import mount, own_record
+from tests.mount.tiny_fuse import serve
+
+codecs.lookup("ascii")  # loaded when it is first used, and an ordinary user may not be able to read it
 
 codecs.lookup("ascii")  # loaded when it is first used, and an ordinary user may not be able to read it
 
@@ -29,11 +33,15 @@ def main(mountpoint: bytes, user_id: int) -> None:
     signal.set_wakeup_fd(asking)
     signal.signal(signal.SIGTERM, lambda *_: None)
     with register(own_record(mountpoint), runtime_directory(os.environ, user_id)):
+        threading.Thread(target=answer, args=[fd, asking], daemon=True).start()
         print("ready", flush=True)
-        poll = select.poll()
-        poll.register(fd, 0)  # an error, when nothing is mounted any more
-        poll.register(asked, select.POLLIN)
-        poll.poll()
+        select.select([asked], [], [])
+
+
+def answer(fd: int, asking: int) -> None:
+    """Until nothing is mounted any more."""
+    serve(fd)
+    os.write(asking, b"end")
 
 
 if __name__ == "__main__":
