@@ -49,13 +49,10 @@ def run(options: argparse.Namespace) -> int:
             _tell_left_alone(mount for mount in mounts if mount.user_id != user_id)
     for name in options.mounts:
         try:
-            chosen.update(dict.fromkeys(_choose(name, mounts, user_id)))
-        except MountError:
-            try:
-                is_ended = _end_unrecorded(name, mounts, user_id)
-            except MountError as refusal:
-                error, is_ended = refusal, False
-            code = code if is_ended else _complain(error)
+            if not _end_unrecorded(name, mounts, user_id):
+                chosen.update(dict.fromkeys(_choose(name, mounts, user_id)))
+        except MountError as error:
+            code = _complain(error)
     for mount in chosen:
         try:
             _end(mount, lazily=options.lazy)

@@ -101,9 +101,9 @@ def _require_program() -> str:
 def _cure_of_lack() -> str:
     """Installing the program is of no use where it would get no rights."""
     privileges = load_privileges()
-    if os.geteuid() == 0:
+    if os.geteuid() == 0 and not privileges.include(Capability.SYS_ADMIN):
         return _cure_for_root()
-    if privileges.has_no_new_privileges or not privileges.may_gain(Capability.SYS_ADMIN):
+    if not privileges.may_gain(Capability.SYS_ADMIN):
         return "mounting needs rights that no program can have here: use cvmfs-py exec, which needs none"
     return (
         "without root's rights mounting needs the program fusermount3: install the package fuse3, "
@@ -156,7 +156,7 @@ def _explain(program: str, said: IO[bytes]) -> str:
 
 def _cure_of_refusal(program: str) -> str:
     privileges = load_privileges()
-    if os.geteuid() == 0:
+    if os.geteuid() == 0 and not privileges.include(Capability.SYS_ADMIN):
         return _cure_for_root()
     if privileges.has_no_new_privileges:
         return "this process may gain no rights (no_new_privs), so that setuid programs fail: use cvmfs-py exec"

@@ -66,6 +66,7 @@ PREPARED = {
     ),
     "cvmfs-py serve ./my.example.org --port 8000": Preparation(port=8000),
     "cvmfs-py ls --key my.example.org.keys/my.example.org.pub": Preparation(said="file"),
+    "cvmfs-py ls -o CVMFS_ALIEN_CACHE=/shared/preloaded": Preparation(before="touch /shared/preloaded/.cvmfscache"),
     "cvmfs-py ls -o CVMFS_PY_LOWER_CACHES=/shared/a:/shared/b": Preparation(
         before=f"cvmfs-py ls --cache-dir /shared/a {FQRN} && cvmfs-py ls --cache-dir /shared/b {FQRN}"
     ),

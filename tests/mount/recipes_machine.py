@@ -21,13 +21,16 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cvmfs_py.fuse import syscalls
 from cvmfs_py.fuse.syscalls import MountFlag
 from tests.mount.recipes import FQRN, OWN, PROXIES, SERVERS, Recipe, preparation_of, recipes_for
 from tests.simulator.squid import Squid
 from tests.simulator.web import wait_for_port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 TOP = Path(__file__).parents[2]
 LIMIT_S = 30  # for one recipe
