@@ -88,8 +88,7 @@ NOT_FOR_USERS = {
     "ln -s": "writes to /sbin",
     "mount -t cvmfs": "only root may call mount(8) for it",
 }
-# Where IMAGE is a root directory: what is mounted outside is elsewhere, too.
-CONTAINER_ROOT = "IMAGE"
+CONTAINER_IMAGE = "IMAGE"  # in its place readers name an image of theirs
 
 
 def load_recipes() -> list[Recipe]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,14 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.mount.containers import PATH, TOP
-from tests.mount.mounting import why_no_mounts
-from tests.mount.recipes import FQRN, OWN, recipes_for, unused_entries
+from cvmfs_py.fuse import syscalls
+from tests.mount.containers import PATH, TOP, container_command, why_no_containers
+from tests.mount.mounting import Mounted, why_no_mounts
+from tests.mount.recipes import CONTAINER_IMAGE, FQRN, OWN, load_recipes, recipes_for, unused_entries
+from tests.simulator.command import Client
 from tests.simulator.repository import Repository
 from tests.simulator.squid import PROGRAM as SQUID
 from tests.simulator.tree import Directory, File
+from tests.simulator.web import PROGRAM as NGINX
+from tests.simulator.web import Nginx
 
-LIMIT_S = 300
+LIMIT_S = 150
 USER = 1000
 README_TEXT = b"software of many kinds\n"
 
@@ -62,6 +67,54 @@ def published(repository: Repository, tmp_path_factory: pytest.TempPathFactory) 
 def test_nothing_is_said_of_recipes_that_are_not_there() -> None:
     assert not unused_entries(), "tests/mount/recipes.py names what the README does not have"
     assert len(recipes_for(0)) > 20
+
+
+@pytest.mark.skipif(bool(why_no_containers()), reason=why_no_containers())
+@pytest.mark.skipif(NGINX is None, reason="needs nginx")
+def test_recipes_of_containers(repository: Repository, tmp_path: Path) -> None:
+    """With a Debian's root directory and its Python for IMAGE, and a directory of the test for the machine's /cvmfs."""
+    place, etc, program = tmp_path / "cvmfs", tmp_path / "etc", tmp_path / "cvmfs-py"
+    place.mkdir()
+    etc.mkdir()
+    program.write_text('#!/bin/sh\nexec python3 -I -m cvmfs_py "$@"\n')
+    program.chmod(0o755)
+    recipes = [recipe for recipe in load_recipes() if recipe.begins("podman run")]
+    assert recipes
+    syscalls.mount(str(place), str(place), "", syscalls.MountFlag.BIND)
+    try:
+        syscalls.mount("", str(place), "", syscalls.MountFlag.SHARED)  # as an ordinary machine's / is
+        with Nginx(repository.document_root) as web:
+            (etc / "default.conf").write_text(
+                f"CVMFS_SERVER_URL={web.url}/cvmfs/@fqrn@\nCVMFS_PUBLIC_KEY=/keys/{FQRN}.pub\nCVMFS_HTTP_PROXY=DIRECT\n"
+                "CVMFS_CONFIG_REPOSITORY=\n"
+            )
+            shown = {
+                etc: "/etc/cvmfs",
+                repository.master_public_key.parent: "/keys",
+                program: "/usr/local/bin/cvmfs-py",
+            }
+            volumes = [word for source, inside in shown.items() for word in ("-v", f"{source}:{inside}:ro")]
+            client = Client(tmp_path, FQRN, [web.url], repository.master_public_key)
+            with Mounted(client, place / FQRN):
+                for recipe in recipes:
+                    words = shlex.split(recipe.command, comments=True)
+                    image = words.index(CONTAINER_IMAGE)
+                    options = [word.replace("/cvmfs:/cvmfs:", f"{place}:/cvmfs:") for word in words[2:image]]
+                    options.remove("--rm")  # given already
+                    command = container_command([*volumes, *options], words[image + 1 :])
+                    environment = {**os.environ, "PATH": PATH}
+                    done = subprocess.run(
+                        command,
+                        env=environment,
+                        capture_output=True,
+                        text=True,
+                        timeout=60,
+                        check=False,
+                    )
+                    assert done.returncode == 0, (recipe, done)
+                    assert "lcg" in done.stdout, (recipe, done)
+    finally:
+        syscalls.unmount(str(place), lazily=True)
 
 
 @pytest.mark.skipif(bool(why_no_mounts()), reason=why_no_mounts())
