@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -23,8 +24,8 @@ _INDENT = 28
 def build_parser(prog: str) -> argparse.ArgumentParser:
     parser = common.new_parser(
         prog,
-        "Find out why a mount does not work here: device, rights, user namespaces, configuration, keys, network,"
-        " signatures, clock, cache and limits, in this order, each with a cure.\n\n"
+        "Find out why a mount does not work here: device, rights, user namespaces, what is mounted, configuration,"
+        " keys, network, signatures, clock, cache and limits, in this order, each with a cure.\n\n"
         "The exit code is 0 when a mount can work in at least one way, else 3.",
         "cvmfs-py doctor sft.cern.ch",
         more=("cvmfs-py doctor --json",),
@@ -42,6 +43,7 @@ def run(options: argparse.Namespace) -> int:
     wanted = _wanted(options)
     # Before the event loop: mounting is tried in processes that are forked.
     checks = check_machine(gather_facts())
+    checks.append(_check_mounts(wanted))
     checks += _check_the_rest(wanted)
     if options.json:
         write_json(
@@ -74,6 +76,18 @@ def _wanted(options: argparse.Namespace) -> Wanted:
     if request.target.path:
         raise UsageError(f"{options.repository}: a whole repository is mounted; leave out the path")
     return Wanted(request.target.name, request.overrides, request.config_files)
+
+
+def _check_mounts(wanted: Wanted) -> Check:
+    from cvmfs_py.fuse.mountinfo import load_mounts
+    from cvmfs_py.mount.mounts_diagnosis import judge_mounts
+    from cvmfs_py.mount.registry import MountState, list_mounts
+    from cvmfs_py.mount.unrecorded import ask, find_unrecorded
+
+    listed = [each for each in list_mounts(os.environ, os.geteuid()).mounts if each.state is not MountState.ELSEWHERE]
+    places = [each.record.mountpoint for each in listed]
+    lives = ask([os.fsdecode(place) for place in places])
+    return judge_mounts(listed, lives, find_unrecorded(load_mounts(), places, os.geteuid()), wanted.name)
 
 
 def _check_the_rest(wanted: Wanted) -> list[Check]:

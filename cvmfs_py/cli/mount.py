@@ -32,7 +32,12 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
         more=("cvmfs-py mount sft.cern.ch@v1 ~/sft-v1", "cvmfs-py mount --all /cvmfs"),
     )
     parser.add_argument("repository", metavar="REPO", nargs="?", help="FQRN, FQRN@TAG or URL")
-    parser.add_argument("mountpoint", metavar="MOUNTPOINT", nargs="?", help="an existing directory, or /dev/fd/N")
+    parser.add_argument(
+        "mountpoint",
+        metavar="MOUNTPOINT",
+        nargs="?",
+        help="a directory, made when only the last of its path is missing; or /dev/fd/N",
+    )
     parser.add_argument(
         "--all",
         metavar="DIR",
@@ -172,7 +177,7 @@ def _hear(text: str) -> None:
 
 
 def _default_mountpoint(name: str, tag: str | None) -> str:
-    """/cvmfs/NAME for root, else in a directory that only its user can reach. It is made."""
+    """/cvmfs/NAME for root, else in a directory that only its user can reach, made here."""
     from cvmfs_py.config.load import resolve_fqrn
     from cvmfs_py.errors import MountError
     from cvmfs_py.fuse.mountpoint import check_reachable
@@ -184,6 +189,8 @@ def _default_mountpoint(name: str, tag: str | None) -> str:
         base = os.path.join(os.fsdecode(runtime_directory(os.environ, os.geteuid())), "mounts")
     place = os.path.join(base, fqrn if tag is None else f"{fqrn}@{tag.replace('/', '-')}")
     check_reachable(place)
+    if os.geteuid() == 0:
+        return place  # made when something is mounted there
     try:
         os.makedirs(place, exist_ok=True)
     except OSError as error:

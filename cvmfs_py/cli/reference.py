@@ -53,7 +53,7 @@ def run_helper(arguments: Sequence[str]) -> int:
         return HELPER_REFUSED
     if isinstance(request, Answer):
         print(HELPER_USAGE, end="")
-        return HELPER_REFUSED
+        return 0
     try:
         fqrn = _full_name(request)
     except CvmfsError as error:

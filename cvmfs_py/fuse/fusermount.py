@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from cvmfs_py.errors import MountError
-from cvmfs_py.fuse.privileges import load_privileges
+from cvmfs_py.fuse.privileges import Capability, load_privileges
 
 NAMES = ("fusermount3", "fusermount")
 _SYSTEM_PATH = "/usr/bin:/bin:/usr/local/bin:/usr/sbin:/sbin"
@@ -98,11 +98,27 @@ def _notepad() -> IO[bytes]:
 def _require_program() -> str:
     program = find_program()
     if program is None:
-        raise MountError(
-            "without root's rights mounting needs the program fusermount3: install the package fuse3, "
-            "or use cvmfs-py exec, which needs no such program"
-        )
+        raise MountError(_cure_of_lack())
     return program
+
+
+def _cure_of_lack() -> str:
+    """Installing the program is of no use where it would get no rights."""
+    privileges = load_privileges()
+    if os.geteuid() == 0 and not privileges.include(Capability.SYS_ADMIN):
+        return _cure_for_root()
+    if not privileges.may_gain(Capability.SYS_ADMIN):
+        return "mounting needs rights that no program can have here: use cvmfs-py exec, which needs none"
+    return (
+        "without root's rights mounting needs the program fusermount3: install the package fuse3, "
+        "or use cvmfs-py exec, which needs no such program"
+    )
+
+
+def _cure_for_root() -> str:
+    """`exec` is one only for a root that may map itself into a user namespace."""
+    cure = "root lacks CAP_SYS_ADMIN here: start the container with --cap-add SYS_ADMIN"
+    return f"{cure}, or use cvmfs-py exec" if load_privileges().include(Capability.SETFCAP) else cure
 
 
 def _program_in(name: str, directory: str) -> str | None:
@@ -144,8 +160,8 @@ def _explain(program: str, said: IO[bytes]) -> str:
 
 def _cure_of_refusal(program: str) -> str:
     privileges = load_privileges()
-    if os.geteuid() == 0:
-        return "root lacks CAP_SYS_ADMIN here: add --cap-add SYS_ADMIN to the container, or use cvmfs-py exec"
+    if os.geteuid() == 0 and not privileges.include(Capability.SYS_ADMIN):
+        return _cure_for_root()
     if privileges.has_no_new_privileges:
         return "this process may gain no rights (no_new_privs), so that setuid programs fail: use cvmfs-py exec"
     if not is_setuid_root(program):

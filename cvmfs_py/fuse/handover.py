@@ -14,7 +14,7 @@ import enum
 import errno
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cvmfs_py.errors import MountError
 from cvmfs_py.fuse import device, fusermount, mountpoint, syscalls
@@ -55,6 +55,7 @@ class Handover:
     way: Way
     device: str | None = None  # major:minor of the mounted file system
     lifeline: fusermount.Lifeline | None = None
+    made: tuple[str, ...] = ()  # directories that were missing for it
 
     def unmount(self, *, by_force: bool = False) -> None:
         """Undoes what was done to mount, if it is still there. To be called before the descriptor is closed.
@@ -85,10 +86,13 @@ def obtain(place: str, options: MountOptions) -> Handover:
     way = choose_way(place, may_mount=mountpoint.may_mount())
     if way is Way.GIVEN:
         return accept_given(place)
-    path = mountpoint.prepare(place)
-    if way is Way.DIRECT:
-        return mount_directly(path, options)
-    return mount_with_help(path, options)
+    path, made = mountpoint.prepare(place)
+    try:
+        taken = mount_directly(path, options) if way is Way.DIRECT else mount_with_help(path, options)
+    except BaseException:
+        mountpoint.remove(made)
+        raise
+    return replace(taken, made=made)
 
 
 def accept_given(place: str) -> Handover:

@@ -1,4 +1,4 @@
-"""The place of a mount: whether it can take one, what is there already, clearing a dead one away, unmounting.
+"""The place of a mount: making it, whether it can take one, what is there, clearing a dead one away, unmounting.
 
 Does not mount. A mount whose daemon crashed (ENOTCONN) serves nobody and is cleared away; a living one never is.
 
@@ -13,15 +13,22 @@ import os
 import shlex
 import stat
 import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from cvmfs_py.errors import MountError
 from cvmfs_py.fuse import fusermount, syscalls
 from cvmfs_py.fuse.mountinfo import Mount, find_mount_around, mount_at
 from cvmfs_py.fuse.privileges import Capability, load_privileges
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+TOP = "/cvmfs"
 SUBTYPE = "cvmfs-py"
 OUR_KIND = f"fuse.{SUBTYPE}"
-_REFERENCE_SOURCE = "cvmfs2"  # how the C++ client names its system mounts
+REFERENCE_SOURCE = "cvmfs2"  # how the C++ client names its system mounts
+GONE = (errno.ENOTCONN, errno.ECONNABORTED)  # what every access to a mount without a daemon gives
 _DEADLINE_S = 5.0
 _STACK_LIMIT = 16
 
@@ -47,8 +54,11 @@ def check_reachable(place: str) -> None:
         )
 
 
-def prepare(mountpoint: str) -> str:
-    """The full path of a directory that can take a mount. What a crashed daemon left there is unmounted."""
+def prepare(mountpoint: str) -> tuple[str, tuple[str, ...]]:
+    """The full path of a directory that can take a mount, and the directories that were made for it.
+
+    What a crashed daemon left there is unmounted.
+    """
     check_reachable(mountpoint)
     for _ in range(_STACK_LIMIT):  # crash after crash may have left mounts on top of each other
         mount = mount_at(mountpoint)
@@ -62,7 +72,7 @@ def prepare(mountpoint: str) -> str:
                 f"{mountpoint} is a mount of {mount.source} whose daemon does not answer within {_DEADLINE_S:.0f} s; "
                 f"wake it, or unmount it with: {_ending_command(mount)}"
             )
-        elif mount.kind == OUR_KIND or mount.source == _REFERENCE_SOURCE:
+        elif mount.kind == OUR_KIND or mount.source == REFERENCE_SOURCE:
             raise MountError(
                 f"{mount.source} is mounted at {mountpoint} already; use it, or unmount it first with: "
                 f"{unmount_command(mount.mountpoint)}"
@@ -70,6 +80,37 @@ def prepare(mountpoint: str) -> str:
         else:
             return _require_directory(mountpoint)
     raise MountError(f"{mountpoint} is covered by more than {_STACK_LIMIT} dead mounts; unmount them with umount -l")
+
+
+def _make(path: str) -> tuple[str, ...]:
+    """Makes a directory whose parent is there; for root /cvmfs, too. What was made, the last last.
+
+    It is made for good: whoever unmounts it (umount, fusermount3, a restart) need not know about it.
+    """
+    parent = os.path.dirname(path)
+    wanted = [parent, path] if parent == TOP and os.geteuid() == 0 and not os.path.isdir(parent) else [path]
+    made: list[str] = []
+    try:
+        for each in wanted:
+            os.mkdir(each, 0o755)
+            made.append(each)
+            os.chmod(each, 0o755)  # whatever the umask: it is for whoever may use the mount
+    except FileNotFoundError:
+        raise MountError(f"the mountpoint {path} does not exist, nor does {parent}; make it: mkdir -p {path}") from None
+    except OSError as error:
+        remove(made)
+        raise MountError(
+            f"the mountpoint {path} does not exist, and cannot be made: {error.strerror}; name one in a directory of "
+            f"yours, or have it made: mkdir -p {path}"
+        ) from error
+    return tuple(made)
+
+
+def remove(made: Sequence[str]) -> None:
+    """What was made for a mount that never came."""
+    for path in reversed(made):
+        with suppress(OSError):
+            os.rmdir(path)
 
 
 def probe(path: str) -> Life:
@@ -83,7 +124,7 @@ def probe(path: str) -> Life:
         try:
             os.statvfs(path)
         except OSError as error:
-            found.append(Life.DEAD if error.errno in (errno.ENOTCONN, errno.ECONNABORTED) else Life.ALIVE)
+            found.append(Life.DEAD if error.errno in GONE else Life.ALIVE)
         else:
             found.append(Life.ALIVE)
 
@@ -141,13 +182,14 @@ def _unmount_as_user(mountpoint: str, *, lazily: bool) -> None:
         fusermount.unmount(mountpoint, lazily=True)
 
 
-def _require_directory(path: str) -> str:
+def _require_directory(path: str) -> tuple[str, tuple[str, ...]]:
     try:
         status = os.stat(path)
     except FileNotFoundError:
-        raise MountError(f"the mountpoint {path} does not exist; make it: mkdir -p {path}") from None
+        made = _make(path)
+        return os.path.realpath(path), made
     except OSError as error:
         raise MountError(f"the mountpoint {path} cannot be used: {error.strerror}") from error
     if not stat.S_ISDIR(status.st_mode):
         raise MountError(f"the mountpoint {path} is not a directory; name one, it may have content")
-    return os.path.realpath(path)
+    return os.path.realpath(path), ()

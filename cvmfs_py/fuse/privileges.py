@@ -26,9 +26,14 @@ class Privileges:
     bits: int
     has_no_new_privileges: bool  # setuid programs do not work
     is_filtered: bool  # by seccomp: system calls may be refused whatever the capabilities
+    bounding_bits: int = -1  # what a setuid program may have
 
     def include(self, *wanted: Capability) -> bool:
         return all(self.bits >> capability & 1 for capability in wanted)
+
+    def may_gain(self, wanted: Capability) -> bool:
+        """Whether a setuid program could have it."""
+        return not self.has_no_new_privileges and bool(self.bounding_bits >> wanted & 1)
 
 
 def load_privileges(path: str = "/proc/self/status") -> Privileges:
@@ -47,4 +52,5 @@ def parse_privileges(status: str) -> Privileges:
         bits=int(fields.get("CapEff", "0"), 16),
         has_no_new_privileges=fields.get("NoNewPrivs", "0").strip() == "1",
         is_filtered=fields.get("Seccomp", "0").strip() == "2",
+        bounding_bits=int(fields.get("CapBnd", "-1"), 16),
     )

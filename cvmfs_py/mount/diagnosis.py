@@ -127,6 +127,8 @@ def _check_direct(facts: MachineFacts, ways: tuple[Way, ...]) -> Check:
 
 def _check_helper(facts: MachineFacts, ways: tuple[Way, ...]) -> Check:
     name, helper = "fusermount3", facts.helper
+    if helper is None and not facts.can_gain_mount_right:
+        return Check(name, Outcome.NOT_NEEDED, "there is no fusermount3, and it would get no rights here")
     if helper is None:
         found, cure = "there is no fusermount3", "install the package fuse3"
     elif not helper.is_setuid:
@@ -179,15 +181,22 @@ def _cure_namespace(facts: MachineFacts) -> str:
         return "as root: sysctl user.max_user_namespaces=15000"
     if facts.unprivileged_userns_clone == 0:
         return "as root: sysctl kernel.unprivileged_userns_clone=1"
+    if trial.failed_at is Step.USER_MAP and facts.user_id == 0 and not facts.may_map_root:
+        return (
+            "give root of the container the capability for it, --cap-add SETFCAP, or be an ordinary user: --user 1000"
+        )
     if facts.apparmor_restricts_userns and trial.failed_at is not Step.USER_NAMESPACE:
         return "as root: sysctl kernel.apparmor_restrict_unprivileged_userns=0, or an AppArmor profile with userns"
-    if facts.has_seccomp_filter and trial.failed_at in (Step.USER_NAMESPACE, Step.MOUNT_NAMESPACE, Step.ANSWER):
+    if facts.has_seccomp_filter and trial.failed_at in _FILTERED:
         return "a seccomp filter forbids it: start the container with --security-opt seccomp=unconfined"
     if trial.failed_at is Step.MOUNT and trial.error_number == errno.EPERM:
         return "Linux 4.18 or newer is needed; in a container: --security-opt apparmor=unconfined"
     if trial.error_number == errno.EACCES or facts.container:
         return "a security module forbids it; in a container: --security-opt seccomp=unconfined,apparmor=unconfined"
     return "the kernel may lack user namespaces, or this is a changed root directory (chroot)"
+
+
+_FILTERED = (Step.USER_NAMESPACE, Step.MOUNT_NAMESPACE, Step.ANSWER)  # what seccomp filters refuse
 
 
 def _check_restrictions(facts: MachineFacts, ways: tuple[Way, ...]) -> Check:
@@ -201,10 +210,14 @@ def _check_restrictions(facts: MachineFacts, ways: tuple[Way, ...]) -> Check:
     found = "; ".join(restrictions)
     if ways:
         return Check("restrictions", Outcome.OK, f"{found}; a mount works all the same")
-    if facts.device.open_errno:
+    cures = []
+    if facts.has_seccomp_filter and facts.in_user_namespace.failed_at in _FILTERED:
+        cures.append("--security-opt seccomp=unconfined")
+    if facts.no_new_privileges and facts.helper is not None and facts.user_id != 0:
+        cures.append("without no-new-privileges")
+    if facts.device.open_errno or not cures:
         return Check("restrictions", Outcome.OK, f"{found}; that may do no harm")
-    cure = "in a container: --security-opt seccomp=unconfined, and without no-new-privileges"
-    return Check("restrictions", Outcome.WARNING, found, cure)
+    return Check("restrictions", Outcome.WARNING, found, f"in a container: {', and '.join(cures)}")
 
 
 def _check_ways(ways: tuple[Way, ...]) -> Check:

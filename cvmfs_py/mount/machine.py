@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from cvmfs_py.mount.trial import DEVICE, TrialResult, try_mount
 
 _CAP_SYS_ADMIN = 21
+_CAP_SETFCAP = 31
 _PROGRAMS = ("fusermount3", "fusermount")
 _SEARCH_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 _FUSE_CONFIGURATION = "/etc/fuse.conf"
@@ -59,16 +60,17 @@ class MachineFacts:
     unprivileged_userns_clone: int | None = None
     apparmor_restricts_userns: int | None = None
     container: str = ""
+    may_map_root: bool = True  # CAP_SETFCAP: without it root is not taken into a user namespace
 
 
 def gather_facts() -> MachineFacts:
     status = _status_fields()
-    has_mount_right = _holds_mount_right(status.get("CapEff", "0"))
+    has_mount_right = _holds(_CAP_SYS_ADMIN, status.get("CapEff", "0"))
     return MachineFacts(
         user_id=os.geteuid(),
         device=look_at_device(),
         has_mount_right=has_mount_right,
-        can_gain_mount_right=status.get("NoNewPrivs") != "1" and _holds_mount_right(status.get("CapBnd", "0")),
+        can_gain_mount_right=status.get("NoNewPrivs") != "1" and _holds(_CAP_SYS_ADMIN, status.get("CapBnd", "0")),
         direct=try_mount(in_user_namespace=False) if has_mount_right else None,
         in_user_namespace=try_mount(in_user_namespace=True),
         helper=find_helper(),
@@ -79,6 +81,7 @@ def gather_facts() -> MachineFacts:
         unprivileged_userns_clone=_setting("kernel/unprivileged_userns_clone"),
         apparmor_restricts_userns=_setting("kernel/apparmor_restrict_unprivileged_userns"),
         container=_container(),
+        may_map_root=_holds(_CAP_SETFCAP, status.get("CapEff", "0")),
     )
 
 
@@ -130,8 +133,8 @@ def _status_fields() -> dict[str, str]:
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
-def _holds_mount_right(capabilities: str) -> bool:
-    return bool(int(capabilities, 16) >> _CAP_SYS_ADMIN & 1)
+def _holds(capability: int, capabilities: str) -> bool:
+    return bool(int(capabilities, 16) >> capability & 1)
 
 
 def _setting(name: str) -> int | None:

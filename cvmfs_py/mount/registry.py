@@ -26,7 +26,7 @@ from cvmfs_py.mount.process_id import ProcessId
 from cvmfs_py.mount.runtime_directory import SUFFIX, open_directory, read_record, record_directories
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +40,7 @@ class MountRecord:
     revision: int
     root_hash: str
     tag: str | None = None
+    is_pinned: bool = False  # it never follows: by tag, date or root hash
     cache_dir: bytes = b""
     engine: str = ""
     device: str | None = None  # of the file system, MAJOR:MINOR; None: not seen from the daemon's namespace
@@ -65,6 +66,7 @@ class MountRecord:
                 revision=_checked(value, "revision", int),
                 root_hash=_checked(value, "root_hash", str),
                 tag=_checked(value, "tag", str | None),
+                is_pinned=bool(value.get("is_pinned", value["tag"])),  # older daemons wrote the tag alone
                 cache_dir=_checked(value, "cache_dir", str).encode("latin-1"),
                 engine=_checked(value, "engine", str),
                 device=_checked(value, "device", str | None),
@@ -154,6 +156,12 @@ def register(record: MountRecord, directory: bytes) -> Registration:
         raise MountError(f"cannot note the mount in {os.fsdecode(directory)}: {error.strerror}") from error
 
 
+def named_mounts(mounts: Iterable[ListedMount], fqrn: str, tag: str | None) -> list[ListedMount]:
+    """Those that a name means: without a tag what follows new revisions, with one what is pinned to it."""
+    found = [each for each in mounts if each.record.fqrn == fqrn]
+    return [each for each in found if each.record.is_pinned == (tag is not None) and each.record.tag == tag]
+
+
 def list_mounts(environment: Mapping[str, str], user_id: int) -> MountList:
     """The mounts of a user and of the system, for root those of everybody, sorted by mount point."""
     return list_recorded(record_directories(environment, user_id), user_id)
@@ -182,7 +190,21 @@ def list_recorded(directories: Sequence[bytes], user_id: int) -> MountList:
         finally:
             os.close(directory_fd)
     listed.sort(key=lambda each: (each.record.mountpoint, each.record.started_at_s))
-    return MountList(tuple(listed), tuple(warnings))
+    return MountList(tuple(each for each in listed if not _is_superseded(each, listed)), tuple(warnings))
+
+
+def _is_superseded(mount: ListedMount, listed: list[ListedMount]) -> bool:
+    """Whether the mount that is seen is a newer one: the kernel gives the number of a dead device again soon.
+
+    The record goes when nothing is seen there any more.
+    """
+    record = mount.record
+    same = [
+        each for each in listed if (each.record.mountpoint, each.record.device) == (record.mountpoint, record.device)
+    ]
+    return mount.state is MountState.BROKEN and any(
+        each.state is MountState.MOUNTED or each.record.started_at_s > record.started_at_s for each in same
+    )
 
 
 def _has_other_number(directory: bytes, user_id: int) -> bool:

@@ -198,6 +198,7 @@ class _AnySession:
             revision=0 if shown is None else shown.revision,
             root_hash="" if shown is None else str(shown.root_hash),
             tag=None if shown is None else shown.tag or None,
+            is_pinned=self._is_pinned,
             cache_dir=os.fsencode(self._settings.cache_dir),
             engine=self._settings.engine,
             device=self._plan.device,
@@ -209,6 +210,12 @@ class _AnySession:
             _log.warning("%s", error)
         else:
             held.enter_context(self._registration)
+
+    @property
+    def _is_pinned(self) -> bool:
+        """Whether one snapshot is shown for ever."""
+        settings = self._settings
+        return bool(settings.root_hash or settings.repository_tag) or settings.repository_date_s is not None
 
 
 class Session(_AnySession):
@@ -238,7 +245,9 @@ class Session(_AnySession):
                 shown = volume.files.snapshot
                 self._register(taken, held, shown)
                 self._follow(volume, nursery)
-                self._announcer.ready(f"{shown.fqrn} is mounted at {taken.mountpoint} (revision {shown.revision})")
+                self._announcer.ready(
+                    f"{shown.fqrn} is mounted at {taken.mountpoint} (revision {shown.revision}){_made_text(taken)}"
+                )
 
     async def serve_handed_over(self, taken: Handover) -> None:
         """Answers the kernel at once: who handed over the descriptor expects no handshake."""
@@ -302,7 +311,13 @@ class RepositoriesSession(_AnySession):
                     await self._probe()
                     raise_readahead(taken.device)
                 self._register(taken, held, None)
-                self._announcer.ready(f"every repository is below {taken.mountpoint}, mounted when it is asked for")
+                self._announcer.ready(
+                    f"every repository is below {taken.mountpoint}, mounted when it is asked for{_made_text(taken)}"
+                )
+
+
+def _made_text(taken: Handover) -> str:
+    return f"; made {' and '.join(taken.made)}" if taken.made else ""
 
 
 def make_session(plan: MountPlan, settings: Settings, announcer: Announcing) -> Session | RepositoriesSession:

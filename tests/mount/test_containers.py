@@ -111,15 +111,30 @@ def test_every_repository_without_rights(setup: list[str]) -> None:
         ((), f"exec {FQRN} -- true", "in a container add --device /dev/fuse"),
         (DEVICE, f"mount {FQRN} /mnt", "cvmfs-py exec"),
         ((*DEVICE, "--cap-drop", "ALL"), f"exec {FQRN} -- true", "--cap-add SETFCAP"),
+        ((*DEVICE, "--cap-drop", "ALL"), f"mount {FQRN} /mnt", "start the container with --cap-add SYS_ADMIN\n"),
+        ((*DEVICE, "--user", "1000"), f"mount {FQRN} /tmp/mnt", "mounting needs rights that no program can have here"),
         (("--cap-add", "SYS_ADMIN"), f"mount {FQRN} /mnt", "--device /dev/fuse"),
     ],
-    ids=["no device", "no right to mount", "root without rights", "a right, but no device"],
+    ids=["no device", "no right to mount", "weak root", "weak root mounts", "user", "a right, but no device"],
 )
 def test_what_is_missing_is_named(setup: list[str], more: Sequence[str], command: str, cure: str) -> None:
     done = run_in_container([*setup, *more], f"cvmfs-py {command}")
     assert done.returncode == 3
     assert done.stderr.count("\n") == 1
     assert cure in done.stderr
+
+
+def test_the_cures_for_a_root_without_capabilities(setup: list[str]) -> None:
+    """None of those that are named fails as well, and seccomp is not to blame."""
+    weak = [*setup, *DEVICE, "--cap-drop", "ALL"]
+    told = run_in_container(weak, "cvmfs-py doctor")
+    assert told.returncode == 3
+    assert "seccomp=" not in told.stdout
+    assert "security module" not in told.stdout
+    for cure in (["--cap-add", "SETFCAP"], ["--cap-add", "SYS_ADMIN"], ["--user", "1000"]):
+        assert " ".join(cure) in told.stdout
+        done = run_in_container([*weak, *cure], f"cvmfs-py exec {FQRN} -- cat /cvmfs/{FQRN}/hello.txt")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "hello, world\n", "")
 
 
 def test_mounted_outside(web: Nginx, setup: list[str], tmp_path: Path) -> None:

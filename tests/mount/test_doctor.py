@@ -33,6 +33,7 @@ NAMES = [
     "user namespace",
     "restrictions",
     "ways to mount",
+    "mounts",
     "configuration",
     "keys",
     "network",

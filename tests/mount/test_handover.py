@@ -84,6 +84,26 @@ def test_a_mount_is_what_was_asked_for(uid: int, place: str) -> None:
     run_as(uid, work)
 
 
+def test_the_last_directory_is_made_and_stays(uid: int, place: str) -> None:
+    def work() -> None:
+        new = f"{place}/new"
+        os.umask(0o077)
+        taken = obtain(new, OPTIONS)
+        assert taken.made == (new,)
+        server = start_server(taken.fd)
+        mountpoint.unmount(new)
+        os.waitpid(server, 0)
+        assert stat.S_IMODE(os.stat(new).st_mode) == 0o755
+        os.rmdir(new)
+        with pytest.raises(MountError, match=f"nor does {re.escape(new)}; make it: mkdir -p"):
+            obtain(f"{new}/deep", OPTIONS)
+        with pytest.raises(MountError):
+            obtain(new, MountOptions("a\nb" * 4000))  # the kernel refuses it
+        assert not os.path.exists(new)
+
+    run_as(uid, work)
+
+
 @needs_root
 @pytest.mark.parametrize(("allow_other", "suid"), [(True, False), (False, True)])
 def test_root_decides_about_others_and_setuid(allow_other: bool, suid: bool, user_place: str) -> None:
@@ -205,7 +225,7 @@ def test_where_no_mount_can_be(uid: int, place: str) -> None:
         pass
     os.mkdir(f"{place}/closed", 0)
     try:
-        assert f"mkdir -p {place}/missing" in reason(f"{place}/missing")
+        assert f"mkdir -p {place}/missing/deep" in reason(f"{place}/missing/deep")
         assert "is not a directory" in reason(f"{place}/file")
         assert "Not a directory" in reason(f"{place}/file/below")
         if uid != 0:

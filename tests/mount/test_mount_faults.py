@@ -284,7 +284,7 @@ def test_the_daemon_tells_how_it_went(world: World, web: Nginx) -> None:
     (world.directory / "elsewhere").mkdir()
     foreign.write_bytes(World(world.directory / "elsewhere").key.read_bytes())
     for words, code, text in (
-        ((FQRN, str(world.directory / "nowhere")), 3, "does not exist"),
+        ((FQRN, str(world.directory / "nowhere" / "at all")), 3, "does not exist"),
         ((FQRN, str(world.directory / "file")), 3, "not a directory"),
         (("--tag", "none", FQRN, str(place)), 2, "has no tag"),
         (("--key", str(foreign), FQRN, str(place)), 4, "is not signed by any of the configured master keys"),

@@ -7,20 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.mount.mounting import why_no_mounts
 from tests.mount.private_machine import GOOD, PrivateMachine, private_machine
 from tests.simulator.command import PROGRAM
 from tests.simulator.fault_server import refused_port
-from tests.simulator.web import PROGRAM as NGINX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = [
-    pytest.mark.skipif(bool(why_no_mounts()), reason=why_no_mounts()),
-    pytest.mark.skipif(NGINX is None, reason="needs nginx"),
-]
+pytestmark = pytest.mark.needs("mounting", "nginx")
 CONFIG = "config.test.org"
 
 

@@ -106,6 +106,31 @@ def test_a_mount_from_its_beginning_to_its_end(directory: bytes, tmp_path: Path)
     assert files(directory) == []
 
 
+def test_a_record_of_a_dead_daemon_below_a_new_mount(directory: bytes, tmp_path: Path) -> None:
+    """The kernel has given the number of the device again: once is right, and nothing is left at the end."""
+    place, run = tmp_path / "mnt", os.fsdecode(directory)
+    place.mkdir()
+    output = run_in_namespace(f"""
+        cd {tmp_path} && export PYTHONPATH={TOP}
+        start {run} {place}
+        sed 's/1000\\.0/999.5/' {run}/*.json >{run}/older.json
+        list {run}                                   # the new one
+        kill -9 $pid; wait $pid || true
+        list {run}                                   # broken, once
+        umount -l {place}; list {run}
+    """)
+    lines = [json.loads(line) for line in output.splitlines() if line]
+    assert [[each[0] for each in line] for line in lines] == [["MOUNTED"], ["BROKEN"], []]
+    assert files(directory) == []
+
+
+def test_older_daemons_did_not_say_whether_they_follow() -> None:
+    value = json.loads(record_of(tag="v1").encode())
+    del value["is_pinned"]
+    assert MountRecord.decode(json.dumps(value).encode()).is_pinned
+    assert not MountRecord.decode(json.dumps(value | {"tag": None}).encode()).is_pinned
+
+
 def test_a_mount_that_was_unmounted_or_covered_is_not_called_mounted(directory: bytes, tmp_path: Path) -> None:
     above = tmp_path / "above"
     place = above / "mnt"

@@ -8,18 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.mount.mounting import why_no_mounts
 from tests.mount.private_machine import GOOD, private_machine
 from tests.simulator.command import PROGRAM
-from tests.simulator.web import PROGRAM as NGINX
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [
-    pytest.mark.skipif(bool(why_no_mounts()), reason=why_no_mounts()),
-    pytest.mark.skipif(NGINX is None, reason="needs nginx"),
-]
+pytestmark = pytest.mark.needs("mounting", "nginx")
 STUCK = ("told", "asked")  # their keys are on a file system that does not answer: a daemon reads them on its loop
 
 

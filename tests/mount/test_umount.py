@@ -41,7 +41,7 @@ def run_with_mounts(directory: Path, script: str) -> list[str]:
         done
         for uid in {USER} {OTHER}; do mkdir -p -m 700 /run/user/$uid/cvmfs-py; chown -R $uid /run/user/$uid; done
         start() {{
-            mkfifo out; XDG_RUNTIME_DIR=/run/user/$2 {python} -m tests.mount.owned_worker "$1" $2 >out & daemon=$!
+            mkfifo out; XDG_RUNTIME_DIR=/run/user/$2 {python} -m tests.mount.owned_worker "$@" >out & daemon=$!
             read answer <out; rm out
         }}
         umount_it() {{
@@ -86,6 +86,30 @@ def test_a_name_means_ones_own(tmp_path: Path) -> None:
     assert (code, alive) == ("3 1", "users others ")
     assert "of user 54321 is left alone" in message
     assert "of user 54322 is left alone" in message
+
+
+@needs_mounts
+def test_a_name_means_what_follows_and_a_tag_that_snapshot(tmp_path: Path) -> None:
+    output = run_with_mounts(
+        tmp_path,
+        """
+        umount_it $PWD/own $PWD/more $PWD/users $PWD/others; start $PWD/own 0; start $PWD/hidden 0 v1
+        umount_it test.example.org@v2; umount_it test.example.org; alive
+        umount_it test.example.org; umount_it test.example.org@v1; alive""",
+    )
+    own, pinned = f"test.example.org at {tmp_path}/own", f"test.example.org@v1 at {tmp_path}/hidden"
+    command = "is left alone: cvmfs-py umount"
+    assert output == [
+        "0 0",
+        "3 1",
+        f"cvmfs-py umount: test.example.org@v2 is not mounted; {pinned}, {own} {command} {tmp_path}/hidden",
+        "0 0",
+        "hidden ",
+        "3 1",
+        f"cvmfs-py umount: test.example.org is not mounted; {pinned} {command} {tmp_path}/hidden",
+        "0 0",
+        "",
+    ]
 
 
 @needs_mounts

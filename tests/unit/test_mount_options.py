@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from cache.errors import CacheFullError
 from catalog.errors import CatalogError
+from cvmfs_py.cli.reference import run_cvmfs2, run_helper
 from cvmfs_py.config.load import resolve_fqrn
 from cvmfs_py.errors import ConfigError, FetchError, MountError, Refusal, TrustError, UsageError
 from cvmfs_py.mount.option_words import split_words
@@ -31,6 +32,12 @@ def cvmfs2(line: str) -> MountRequest:
     request = parse_cvmfs2(line.split(), HERE)
     assert isinstance(request, MountRequest)
     return request
+
+
+def test_asking_for_help_is_no_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    for program in (run_helper, run_cvmfs2):
+        assert program(["--help"]) == program(["-h"]) == 0
+        assert "example: " in capsys.readouterr().out
 
 
 def test_what_mount_passes_on() -> None:
