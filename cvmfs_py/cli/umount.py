@@ -23,9 +23,9 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
         prog,
         "Unmount what cvmfs-py has mounted, and wait for the end of its daemon. Programs that still use it keep what"
         " they have open; a daemon that does not answer is told to end, and killed if need be. FQRN means what follows"
-        " new revisions, FQRN@TAG what is pinned to that tag, at whatever mountpoint; a snapshot that was pinned by date"
-        " or root hash is named by its mountpoint. Names and --all mean mounts of one's own; root ends those of others"
-        " by their mountpoint.",
+        " new revisions, FQRN@TAG what is pinned to that tag, at whatever mountpoint; a snapshot that was pinned by"
+        " date or root hash is named by its mountpoint. Names and --all mean mounts of one's own; root ends those of"
+        " others by their mountpoint.",
         "cvmfs-py umount /cvmfs/sft.cern.ch",
         more=("cvmfs-py umount sft.cern.ch@v1", "cvmfs-py umount --all"),
     )

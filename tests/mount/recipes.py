@@ -64,6 +64,8 @@ PREPARED = {
     "cvmfs-py repo publish ./my.example.org --from ./software": Preparation(
         before="mkdir -p software && echo new >software/file"
     ),
+    "cvmfs-py config add my.example.org": Preparation(served=8000),
+    "cvmfs-py ls my.example.org": Preparation(served=8000, said="file"),
     "cvmfs-py serve ./my.example.org --port 8000": Preparation(port=8000),
     "cvmfs-py ls --key my.example.org.keys/my.example.org.pub": Preparation(said="file"),
     "cvmfs-py ls -o CVMFS_ALIEN_CACHE=/shared/preloaded": Preparation(before="touch /shared/preloaded/.cvmfscache"),
@@ -81,6 +83,8 @@ NOT_RUN = {
     "./dev": "makes the environment that this test runs in, and runs tests; ./dev fresh is what tries it",
     "pip install .": "needs a package index",
     "pipx install .": "needs a package index",
+    "/opt/cvmfs-py/bin/pip install .": "needs a package index",
+    "ln -s /opt/cvmfs-py/bin/cvmfs-py": "changes the machine's /usr; test_installation installs",
     "apptainer exec": "no apptainer; test_containers hands descriptors over in the same way",
     "podman run": "in test_recipes_of_containers, with a root directory in place of IMAGE",
 }

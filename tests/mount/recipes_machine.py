@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 TOP = Path(__file__).parents[2]
 LIMIT_S = 30  # for one recipe
 HANGS = -1
-# What the person gets for himself; the rest of the machine is shown as it is.
+# What the person gets for himself; the rest of the machine is shown as it is, and cannot be changed.
 PRIVATE = ("cvmfs", "home", "media", "mnt", "opt", "root", "run", "sbin", "shared", "srv", "tmp", "var")
+KERNEL = ("dev", "proc", "sys")
 
 
 def main(published: Path, user_id: int) -> None:
@@ -153,6 +154,8 @@ def make_root(published: Path) -> None:
         elif entry.is_dir():
             place.mkdir()
             bind(entry.path, place)
+            if entry.name not in KERNEL:
+                syscalls.mount("", str(place), "", MountFlag.REMOUNT | MountFlag.BIND | MountFlag.READ_ONLY)
     for name in PRIVATE:
         if name != "cvmfs":
             (new / name).mkdir(exist_ok=True)

@@ -34,7 +34,7 @@ def tree(version: bytes) -> Directory:
     }
     lcg = {
         "README": File(README_TEXT),
-        "etc": Directory({"profile": File(version)}),
+        "etc": Directory({"profile": File(version), "site.conf": File(version)}),
         "example.py": File(b"print('the example ran')\n"),
         "releases": Directory(releases),
     }
