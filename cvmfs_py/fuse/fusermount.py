@@ -25,6 +25,7 @@ _CURES = (  # a part of what the program says, and what to do about it
     ("user_allow_other", "as root add the line user_allow_other to /etc/fuse.conf, or mount without allow_other"),
     ("mount_max", "unmount some, or as root set mount_max in /etc/fuse.conf"),
     ("not owned by user", "mount on a directory of your own"),
+    ("could not determine username", "this user has no name here: use cvmfs-py exec, which needs none"),
     ("no write access to mountpoint", "mount on a directory that you may write to"),
     ("bad mount point", "mount on a directory that exists and that you may search"),
     ("mounting over filesystem type", "mount on a directory of an ordinary local file system, for example below /tmp"),

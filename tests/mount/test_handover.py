@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 IS_ROOT = os.geteuid() == 0
 OPTIONS = MountOptions("sft.cern.ch")
+NAMELESS = 54325
 PATIENCE_S = 0.3  # in place of seconds, where the answer never comes
 
 pytestmark = pytest.mark.needs("fuse")
@@ -344,6 +345,15 @@ def test_what_fusermount_refuses_comes_with_a_cure(user_place: str) -> None:
     with pytest.raises(MountError, match="mount on a directory that you may write to") as caught:
         run_as(USER, lambda: obtain("/usr", OPTIONS))
     reason_of(caught)
+
+
+@needs_fusermount
+@needs_root
+def test_a_user_without_a_name(user_place: str) -> None:
+    os.chown(user_place, NAMELESS, NAMELESS)
+    with pytest.raises(MountError, match="could not determine username; this user has no name here") as caught:
+        run_as(NAMELESS, lambda: obtain(user_place, OPTIONS))
+    assert "cvmfs-py exec" in reason_of(caught)
 
 
 @needs_fusermount
