@@ -83,6 +83,18 @@ def test_a_copy_that_is_interrupted_goes_on(client: Client) -> None:
     assert " were there already" in done.errors
 
 
+def test_where_nothing_comes_what_is_waited_for_takes_the_place(client: Client, server: SlowServer) -> None:
+    with on_terminal(client, "cp", "-r", f"{FQRN}:/top", "out") as terminal:
+        terminal.read_until(rb"copied: [1-9]\d of")
+        server.delay_s = 4.0
+        terminal.read_until(rb"\r\033\[Jwaiting \d s for [^\r]* from [^\r]*\r")
+        server.delay_s = 0.0
+        terminal.read_until(rb"\r\033\[Jcopied: ")
+    (line,) = seen_of(terminal)
+    assert line.startswith("202 files")
+    assert terminal.code == 0
+
+
 def test_a_pin_that_is_interrupted_is_incomplete_and_goes_on(client: Client) -> None:
     command = ("cache", "pin", f"{FQRN}:/top")
     with on_terminal(client, *command) as terminal:
