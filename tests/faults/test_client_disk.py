@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.rights import NOBODY
 from tests.simulator.command import Client, Finished, as_nobody, in_mount_namespace
 from tests.simulator.fault_server import refused_port
 from tests.simulator.repository import Repository
@@ -238,12 +239,15 @@ def test_another_account_has_no_permission(public_directory: Path, repository: R
 def test_the_cache_among_temporary_files_was_made_by_somebody_else(
     public_directory: Path, repository: Repository, server: SlowServer, others: str
 ) -> None:
-    client = Client(public_directory, FQRN, [server.url], repository.master_public_key)
-    trap = public_directory / "tmp" / f"cvmfs-py-{os.geteuid()}"
+    key = public_directory / "key.pub"
+    shutil.copy(repository.master_public_key, key)
+    client = Client(public_directory, FQRN, [server.url], key)
+    wrapper = as_nobody(public_directory / "namespace")  # root has a home wherever HOME leads
+    trap = public_directory / "tmp" / f"cvmfs-py-cache-{NOBODY if wrapper else os.geteuid()}"
     trap.parent.mkdir()
     trap.parent.chmod(0o1777)
-    filled = client.changed(PY_CACHE_DIR=str(trap)).run("ls", FQRN)  # to choose it by name is everybody's own business
-    assert filled.code == 0
+    filled = client.changed(PY_CACHE_DIR=str(trap)).run("ls", FQRN, wrapper=wrapper)
+    assert filled.code == 0, filled  # to choose it by name is everybody's own business
     del client.parameters["PY_CACHE_DIR"]
     client.environment |= {"HOME": "/proc/1", "TMPDIR": str(trap.parent), "XDG_CACHE_HOME": "none"}
     client.parameters["CACHE_BASE"] = "/proc/1/none"
@@ -254,7 +258,6 @@ def test_the_cache_among_temporary_files_was_made_by_somebody_else(
     else:
         trap.rename(public_directory / "elsewhere")
         trap.symlink_to(public_directory / "elsewhere")
-    wrapper = in_mount_namespace("mount -t tmpfs -o ro none /var/lib") if os.geteuid() == 0 else ()
     done = client.run("cat", f"{FQRN}:/small", wrapper=wrapper)
     assert (done.code, done.output) == (2, b""), done
     assert len(done.error_lines) == 1
@@ -277,7 +280,7 @@ def test_there_is_no_home(public_directory: Path, repository: Repository, server
     done = client.run("cat", f"{FQRN}:/small", wrapper=wrapper)
     assert (done.code, done.output, done.errors) == (0, b"small\n", "")
     (cache,) = temporary.iterdir()
-    assert cache.name.startswith("cvmfs-py-")
+    assert cache.name.startswith("cvmfs-py-cache-")
     assert (cache / ".cvmfs-py-cache").is_file()
     assert cache.stat().st_mode & 0o777 == 0o700
 

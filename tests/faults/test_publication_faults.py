@@ -360,7 +360,7 @@ async def test_objects_that_a_power_failure_emptied_are_not_taken_for_good(own: 
     mark.write_text(f"00000000-another-boot {int(time.time()) - 60}")
     with own.open() as publication:
         (warning,) = publication.warnings
-        assert warning.endswith("power failure left of an earlier publication: 1 damaged objects")
+        assert warning.endswith("power failure left of an earlier publication: 1 damaged object")
     assert not path.exists()
     own.publish({**FIRST, "new": content})
     assert path.read_bytes() == whole

@@ -16,8 +16,10 @@ from cache.errors import CacheError, CacheFullError, CacheReadOnlyError, ObjectC
 from cache.index import IndexBusyError, IndexDamagedError
 from cache.ref import NotLocal
 from catalog.errors import CatalogError
+from cvmfs_py.config.local_paths import HiddenPathError
 from cvmfs_py.errors import (
     Attempt,
+    ConfigError,
     CvmfsError,
     FetchError,
     FsError,
@@ -44,6 +46,7 @@ INHERITED: dict[type[Exception], type[Exception]] = {
     IndexBusyError: CacheError,
     IndexDamagedError: CacheError,
     DaemonError: MountError,
+    HiddenPathError: ConfigError,
     ReportedError: CvmfsError,
     UnreadableSourceError: PublishError,
 }
