@@ -58,6 +58,7 @@ def run(options: argparse.Namespace) -> int:
         if options.keep:
             print(f"Everything is in {top}.")
         else:
+            demo.remove_logs()
             shutil.rmtree(top, ignore_errors=True)
     return MountError.exit_code if demo.left_out else 0
 
@@ -156,6 +157,14 @@ class _Demo:
             place.mkdir(parents=True)
             self._mountpoints.append(place)
         return place
+
+    def remove_logs(self) -> None:
+        """Those of root's daemons are not among what the demonstration has made for itself."""
+        from cvmfs_py.mount.daemon_log import log_directories, log_name
+
+        for directory in log_directories(self._environment, os.geteuid()):
+            for place in self._mountpoints:
+                (directory / os.fsdecode(log_name(os.fsencode(place)))).unlink(missing_ok=True)
 
     def end(self) -> None:
         """Unmounts what an interrupted demonstration has left."""

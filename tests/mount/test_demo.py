@@ -54,3 +54,14 @@ def test_what_cannot_be_shown_is_told(tmp_path: Path) -> None:
     assert "That was all but mounting it, and running programs from it" in text
     assert code == 3
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.needs("mounting")
+def test_nothing_of_it_stays(tmp_path: Path) -> None:
+    log, home = tmp_path / "log", tmp_path / "home"
+    log.mkdir()
+    home.mkdir()
+    code, text = demonstrate(home, in_mount_namespace(f"mount --bind {log} /var/log"))
+    assert (code, "Mount both releases side by side" in text) == (0, True)
+    assert list(home.iterdir()) == []
+    assert [*log.rglob("*.log*")] == []
