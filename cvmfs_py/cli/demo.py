@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cvmfs_py.cli import options as common
-from cvmfs_py.errors import CvmfsError, MountError
+from cvmfs_py.errors import ConfigError, CvmfsError, MountError
 
 if TYPE_CHECKING:
     import argparse
@@ -228,7 +228,9 @@ class _Demo:
     def _finish(self, done: subprocess.CompletedProcess[str], limit_lines: int | None = None) -> None:
         self._print_lines(done.stdout, limit_lines)
         if done.returncode:
-            raise CvmfsError(f"the demonstration failed at the last command (exit code {done.returncode})")
+            # That code says that something about the installation is wrong, for a demonstration, too.
+            kind = ConfigError if done.returncode == ConfigError.exit_code else CvmfsError
+            raise kind(f"the demonstration failed at the last command (exit code {done.returncode})")
 
     def _print_lines(self, text: str, limit_lines: int | None = None) -> None:
         lines = text.splitlines()

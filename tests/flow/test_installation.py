@@ -133,3 +133,10 @@ def test_a_dependency_is_missing(name: str, site: Path, tmp_path: Path) -> None:
             assert (code, output, lines) == (0, "file\n", [])
         else:
             says((code, "", lines), name)
+
+
+def test_the_demonstration_of_a_program_that_lacks_something(site: Path) -> None:
+    (site / "cryptography").unlink()
+    code, output, (line,) = run(ways(site)[0][0], "demo")
+    assert (code, line) == (2, "cvmfs-py demo: the demonstration failed at the last command (exit code 2)")
+    assert "cryptography" in output.splitlines()[-1]
